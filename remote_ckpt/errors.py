@@ -1,0 +1,129 @@
+"""Every error this package raises on purpose.
+
+::
+
+    RemoteCkptError
+    ├── LocationError (ValueError)            a URL, path or filename template we cannot use
+    │   └── TemplateError (KeyError)          a template names a metric that was not logged
+    ├── ManifestError (ValueError)            manifest.json is not what it must be
+    │   └── ManifestVersionError              written by a newer remote_ckpt
+    ├── NoCheckpointError (LookupError)       the run holds no (such) checkpoint
+    ├── CorruptCheckpointError (ValueError)   bytes differ from their digest, or the file is not safe to load
+    ├── SpoolError (OSError)                  the local spool cannot be used
+    │   └── SpoolFullError                    the disk, or the spool's limit, is full
+    ├── DrainError (TimeoutError)             flush or close ended with checkpoints not yet in the bucket
+    ├── SaveFailedError                       a background save failed, told by on_error="raise"
+    ├── CommitConflictError                   other writers won every round until the time was up
+    ├── CommitOutcomeUnknownError             the last answer was lost; the commit may have happened
+    └── StoreError                            an object store said no, or nothing
+        ├── TransientError                    worth trying again: timeout, reset, 429, 5xx
+        │   └── OutcomeUnknownError           a write whose answer was lost: look before you try again
+        ├── CredentialsExpiredError           rebuild the filesystem once, then try again
+        ├── PreconditionFailedError           "only if the version is X"; it was not
+        ├── ObjectNotFoundError (FileNotFoundError)
+        ├── BucketNotFoundError (FileNotFoundError)
+        ├── AccessDeniedError (PermissionError)
+        │   └── NoCredentialsError
+        └── InvalidRequestError (ValueError)  the store will never accept this request
+
+Those that have an equal among Python's own errors also are that error, so that code which knows only Python does the
+right thing. `retry` decides on these classes alone, never on a text or on a foreign class.
+"""
+
+from __future__ import annotations
+
+
+class RemoteCkptError(Exception):
+    """The root: catch it to catch whatever this package raises on purpose."""
+
+    def __str__(self) -> str:
+        """Return the message as it was given (KeyError would quote it)."""
+        return str(self.args[0]) if self.args else ""
+
+
+class LocationError(RemoteCkptError, ValueError):
+    """A URL, path or filename template that cannot be used; the message says what to write instead."""
+
+
+class TemplateError(LocationError, KeyError):
+    """A filename template names a field that is not among the logs."""
+
+
+class ManifestError(RemoteCkptError, ValueError):
+    """The manifest is not JSON, not a manifest, too large, or names what it must not name."""
+
+
+class ManifestVersionError(ManifestError):
+    """The manifest was written by a newer version of this package. It is never rewritten by this one."""
+
+
+class NoCheckpointError(RemoteCkptError, LookupError):
+    """The run holds no checkpoint, or none that was asked for."""
+
+
+class CorruptCheckpointError(RemoteCkptError, ValueError):
+    """Bytes that differ from the recorded digest, or a file that is not safe to load."""
+
+
+class SpoolError(RemoteCkptError, OSError):
+    """The local spool cannot be used: read-only, vanished, foreign."""
+
+
+class SpoolFullError(SpoolError):
+    """The local disk is full, or the spool has reached its limit."""
+
+
+class DrainError(RemoteCkptError, TimeoutError):
+    """`flush` or `close` ended while checkpoints were not yet in the bucket; they wait in the spool."""
+
+
+class SaveFailedError(RemoteCkptError):
+    """A checkpoint could not be brought into the bucket; `__cause__` says why. Raised for `on_error="raise"`."""
+
+
+class CommitConflictError(RemoteCkptError):
+    """Other writers won every round until the time budget ran out. Nothing was changed; trying later is safe."""
+
+
+class CommitOutcomeUnknownError(RemoteCkptError):
+    """The answer to the last conditional write was lost; the commit may be visible. Delete nothing."""
+
+
+class StoreError(RemoteCkptError):
+    """An object store refused or failed. The message names the operation and the URL, never a secret."""
+
+
+class TransientError(StoreError):
+    """The same request may succeed later: timeout, connection reset, 408, 429, 5xx, SlowDown."""
+
+
+class OutcomeUnknownError(TransientError):
+    """A write was sent and its answer was lost: it may have been applied. Look before trying again."""
+
+
+class CredentialsExpiredError(StoreError):
+    """The session's credentials have expired; a fresh filesystem may find new ones."""
+
+
+class PreconditionFailedError(StoreError):
+    """A conditional write was refused: the object exists, or its version is another one."""
+
+
+class ObjectNotFoundError(StoreError, FileNotFoundError):
+    """No object has this key."""
+
+
+class BucketNotFoundError(StoreError, FileNotFoundError):
+    """The bucket itself does not exist."""
+
+
+class AccessDeniedError(StoreError, PermissionError):
+    """The store forbids it. Never to be read as "there is nothing"."""
+
+
+class NoCredentialsError(AccessDeniedError):
+    """No credentials were found at all."""
+
+
+class InvalidRequestError(StoreError, ValueError):
+    """The store will never accept this request as it stands."""
