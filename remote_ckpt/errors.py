@@ -24,6 +24,7 @@
         ├── BucketNotFoundError (FileNotFoundError)
         ├── AccessDeniedError (PermissionError)
         │   └── NoCredentialsError
+        ├── StoreFullError (OSError)          the store, or the disk behind it, is full
         └── InvalidRequestError (ValueError)  the store will never accept this request
 
 Those that have an equal among Python's own errors also are that error, so that code which knows only Python does the
@@ -123,6 +124,10 @@ class AccessDeniedError(StoreError, PermissionError):
 
 class NoCredentialsError(AccessDeniedError):
     """No credentials were found at all."""
+
+
+class StoreFullError(StoreError, OSError):
+    """The store, or the disk behind it, has no room or no quota left."""
 
 
 class InvalidRequestError(StoreError, ValueError):

@@ -1,0 +1,1 @@
+"""Keep the best Keras checkpoint in a bucket, without stopping training, without losing one."""

@@ -1,0 +1,1 @@
+"""The command line, `remote-ckpt`: one module per command."""

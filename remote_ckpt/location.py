@@ -1,0 +1,173 @@
+"""Where a run lives: a URL or path, split into the run's prefix and a filename template, and the rules for keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from remote_ckpt.errors import LocationError, TemplateError
+
+MANIFEST_KEY = "manifest.json"
+HIDDEN = ".remote_ckpt"
+SUFFIXES = (".weights.h5", ".keras", ".h5")  # the longest match first: ".weights.h5" also ends with ".h5"
+
+_PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
+_PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
+_MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
+
+
+@dataclass(frozen=True)
+class Location:
+    """A run, and perhaps one filename template in it.
+
+    Attributes:
+        protocol: fsspec's name of the store: `"s3"`, `"gs"`, `"memory"`; `"file"` for plain paths.
+        run: The run's prefix as the user wrote it, without a trailing slash.
+        root: The same, made independent of the working directory. Equal to `run` except for local paths.
+        template: The filename template relative to the run, or None when only a run was named.
+    """
+
+    protocol: str
+    run: str
+    root: str
+    template: str | None = None
+
+    @classmethod
+    def parse(cls, url: str | os.PathLike[str]) -> Location:
+        """Split a run's URL, or a filename template under it; the run ends before the first field.
+
+        Raises:
+            LocationError: The URL is empty, or has no bucket.
+        """
+        text = os.fspath(url)
+        if not isinstance(text, str) or not text.strip():
+            raise LocationError(f"Expected a URL or a path such as 's3://bucket/run', got {url!r}.")
+        match = _PROTOCOL.match(text)
+        protocol = match.group(1).lower() if match else "file"
+        if match and protocol == "file":
+            text = text[match.end() :]
+        if protocol == "file":
+            text = str(Path(text).expanduser()) + ("/" if text.endswith("/") else "")
+        run, template = _split(text)
+        if match and protocol not in ("file", "memory") and not run.partition("://")[2].strip("/"):
+            raise LocationError(f"{redact(text)!r} names no bucket. Write '{protocol}://bucket/run/…'.")
+        root = os.path.abspath(run) if protocol == "file" else run
+        return cls(protocol, run or "/", root or "/", template)
+
+    def with_template(self, template: str) -> Location:
+        """Return the same run with the filename template `template` (relative to the run)."""
+        return replace(self, template=template)
+
+    def url(self, key: str) -> str:
+        """Return the full URL (or path) of `key`, as the user would write it, without a password."""
+        return redact(f"{self.run.rstrip('/')}/{key}")
+
+    @property
+    def name(self) -> str:
+        """The run's URL for messages, without a password."""
+        return redact(self.run)
+
+
+def redact(url: str) -> str:
+    """Return `url` with a password in it (`sftp://user:password@host`) replaced by stars."""
+    return _PASSWORD.sub(r"\1:***@", url)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Split at the last slash before the first field; a text without a known suffix or field is a run."""
+    field = text.find("{")
+    if field < 0 and not text.endswith(SUFFIXES):
+        return text.rstrip("/"), None
+    head = text if field < 0 else text[:field]
+    cut = head.rfind("/")
+    if cut < 0:
+        return ".", text
+    return text[:cut], text[cut + 1 :]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A filename template in Keras's own syntax: `{epoch:02d}`, `{batch}`, and every name among the logs."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.text.endswith(SUFFIXES):
+            raise LocationError(
+                f"The filename {self.text!r} must end in '.weights.h5' (weights), or '.keras' or '.h5' (whole model)."
+            )
+        try:
+            names = self.fields
+        except ValueError as exc:
+            raise LocationError(f"The filename template {self.text!r} is not a valid format string: {exc}.") from exc
+        if any(not name or name.isdigit() for name in names):
+            raise LocationError(f"The filename template {self.text!r} has a field without a name; write '{{epoch}}'.")
+        if not names:
+            validate_key(self.format())
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields, in their order."""
+        return tuple(name for _, name, _, _ in string.Formatter().parse(self.text) if name is not None)
+
+    @property
+    def suffix(self) -> str:
+        """`".weights.h5"`, `".keras"` or `".h5"`."""
+        return next(suffix for suffix in SUFFIXES if self.text.endswith(suffix))
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether the suffix says that the object holds weights only."""
+        return self.suffix == ".weights.h5"
+
+    def format(self, *, epoch: int = 0, batch: int | None = None, logs: Mapping[str, Any] | None = None) -> str:
+        """Return the key for an epoch and batch (0-based) and logs, as Keras would name the file.
+
+        Raises:
+            TemplateError: A field is not among the logs, or does not fit its format.
+            LocationError: The result is not a usable key.
+        """
+        values: dict[str, Any] = dict(logs or {})
+        values["epoch"] = epoch + 1
+        if batch is not None:
+            values.setdefault("batch", batch + 1)
+        try:
+            key = self.text.format(**values)
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as exc:
+            known = ", ".join(sorted(values))
+            raise TemplateError(
+                f'Failed to format this callback filepath: "{self.text}". Reason: {exc}. Known fields: {known}.'
+            ) from exc
+        return validate_key(key)
+
+    @staticmethod
+    def with_suffix_before_extension(key: str, extra: str) -> str:
+        """Return `key` with `-extra` before its extension: the name used when `key` is taken."""
+        suffix = next(suffix for suffix in SUFFIXES if key.endswith(suffix))
+        return f"{key.removesuffix(suffix)}-{extra}{suffix}"
+
+
+def validate_key(key: str) -> str:
+    """Return `key` if it may name an object of a run; it comes from a template, or from a manifest we do not trust.
+
+    Raises:
+        LocationError: The key is absolute, climbs out of the run, is the manifest, or cannot be a file name.
+    """
+    parts = key.split("/")
+    bad = (
+        not key
+        or key == MANIFEST_KEY
+        or any(part in ("", ".", "..") for part in parts)
+        or "\\" in key
+        or any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in key)
+        or re.match(r"^[A-Za-z]:", key) is not None
+        or len(key.encode(errors="replace")) > _MAX_KEY_BYTES
+    )
+    if bad:
+        raise LocationError(f"{key[:200]!r} cannot name a checkpoint: it must be a relative path inside the run.")
+    return key
