@@ -54,7 +54,7 @@ class Location:
         if protocol == "file":
             text = str(Path(text).expanduser()) + ("/" if text.endswith("/") else "")
         run, template = _split(text)
-        if match and protocol not in ("file", "memory") and not run.partition("://")[2].strip("/"):
+        if match and protocol not in ("file", "memory") and run.partition("://")[2][:1] in ("", "/"):
             raise LocationError(f"{redact(text)!r} names no bucket. Write '{protocol}://bucket/run/…'.")
         root = os.path.abspath(run) if protocol == "file" else run
         return cls(protocol, run or "/", root or "/", template)

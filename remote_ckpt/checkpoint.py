@@ -1,0 +1,266 @@
+"""What a run holds: immutable records, their JSON, and the pure functions that change them.
+
+`manifest.json` comes from a bucket that anybody may have written to. So every field is typed and bounded, keys must
+stay inside the run, and what we do not know is kept as it is when the manifest is written again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from remote_ckpt.errors import LocationError, ManifestError, ManifestVersionError
+from remote_ckpt.location import Location, validate_key
+from remote_ckpt.policy import Mode, best_of, retained
+
+FORMAT = 1
+MAX_MANIFEST_BYTES = 64 << 20  # 10,000 records with 20 logs each are 12 MB
+
+Which = str | int
+"""`"best"`, `"latest"`, an epoch (0-based int), or a checkpoint's id."""
+
+
+def _checked_key(key: str) -> str:
+    try:
+        return validate_key(key)
+    except LocationError as exc:
+        raise ValueError(str(exc)) from exc
+
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Key = Annotated[str, AfterValidator(_checked_key)]
+Name = Annotated[str, Field(max_length=1024)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
+
+
+class Checkpoint(_Record):
+    """An object and what is known of it.
+
+    Attributes:
+        id: Unique; made when the checkpoint was captured.
+        series: The filename template that made it.
+        key: The object's key, relative to the run.
+        url: The object's URL for messages and for `aws s3 cp`; not stored, so that a run can be moved.
+        size: Bytes.
+        sha256: Of the object, hexadecimal: what `sha256sum` prints.
+        crc32c: Of the object, base64 as S3 and GCS write it.
+        epoch: 0-based; Keras shows it plus one.
+        batch: 0-based batch within the epoch, or None for a checkpoint made at an epoch's end.
+        step: The optimizer's iterations, or None where unknown.
+        score: The monitored value; None if it was not logged. NaN and infinities are kept.
+        logs: All scalar logs of that moment.
+        created: When it was captured, by the writer's clock, UTC; later than every earlier one the writer knew of.
+        writer: Host and process that made it.
+    """
+
+    id: Id
+    series: Name
+    key: Key
+    url: str = Field(default="", exclude=True)
+    size: int = Field(ge=0, le=5 << 40)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    crc32c: str = Field(pattern=r"^[A-Za-z0-9+/]{6}==$")
+    epoch: int = Field(ge=0, le=1 << 53)
+    batch: int | None = Field(default=None, ge=0, le=1 << 53)
+    step: int | None = Field(default=None, ge=0, le=1 << 53)
+    score: float | None = None
+    logs: dict[Name, float | None] = Field(default_factory=dict, max_length=10_000)
+    created: datetime
+    writer: Name = ""
+
+
+class Entry(_Record):
+    """One line of a series' history; it outlives the checkpoint's pruning."""
+
+    id: Id
+    epoch: int = Field(ge=0, le=1 << 53)
+    score: float | None = None
+    created: datetime
+
+
+class Series(_Record):
+    """The checkpoints made by one filename template.
+
+    Attributes:
+        monitor: The name of the metric that decides.
+        mode: Its direction.
+        best: Id of the best checkpoint; None while there is none.
+        latest: Id of the one captured last.
+        alias: What a template without fields shows under its fixed name: `"best"` or `"latest"`.
+        alias_seen: Whether the fixed name has existed once. From then on its absence means that the user deleted it.
+        checkpoints: Records, in the order of their commits.
+        history: One entry for each commit ever made.
+    """
+
+    monitor: Name
+    mode: Mode
+    best: Id | None = None
+    latest: Id | None = None
+    alias: Literal["best", "latest"] | None = None
+    alias_seen: bool = False
+    checkpoints: tuple[Checkpoint, ...] = ()
+    history: tuple[Entry, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_what_it_holds(self) -> Series:
+        ids = [record.id for record in self.checkpoints]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two checkpoints have one id")
+        for name in (self.best, self.latest):
+            if name is not None and name not in ids:
+                raise ValueError(f"best or latest names {name!r}, which is not among the checkpoints")
+        return self
+
+    def find(self, which: Which | None) -> Checkpoint | None:
+        """Return the checkpoint that `which` names, or None. Of several of one epoch, the last committed."""
+        if which == "best":
+            which = self.best
+        elif which == "latest":
+            which = self.latest
+        if which is None:
+            return None
+        if isinstance(which, int):
+            return next((c for c in reversed(self.checkpoints) if c.epoch == which), None)
+        return next((c for c in self.checkpoints if c.id == which), None)
+
+    def knows(self, checkpoint_id: str) -> bool:
+        """Return whether a checkpoint of this id was ever committed, pruned or not."""
+        return any(entry.id == checkpoint_id for entry in reversed(self.history))
+
+    def without(self, ids: Collection[str]) -> Series:
+        """Return the series without the records named by `ids`; its history stays."""
+        return self._with_records(tuple(c for c in self.checkpoints if c.id not in ids))
+
+    def scored_by(self, monitor: str, mode: Mode) -> Series:
+        """Return the series judged by another metric, as far as the records' logs hold it."""
+        if (monitor, mode) == (self.monitor, self.mode):
+            return self
+        records = tuple(c.model_copy(update={"score": c.logs.get(monitor)}) for c in self.checkpoints)
+        return self.model_copy(update={"monitor": monitor, "mode": mode})._with_records(records)
+
+    def with_checkpoint(self, candidate: Checkpoint) -> Series:
+        """Return the series with `candidate` recorded, and the best if it beats the present best. Idempotent by id."""
+        if self.knows(candidate.id):
+            return self
+        entry = Entry(id=candidate.id, epoch=candidate.epoch, score=candidate.score, created=candidate.created)
+        grown = self.model_copy(update={"history": (*self.history, entry)})
+        return grown._with_records((*self.checkpoints, candidate))
+
+    def pruned(self, keep_best: int | None, keep_last: int | None) -> tuple[Series, tuple[Checkpoint, ...]]:
+        """Return the series after retention, and the records that fell out of it."""
+        kept = retained(self.checkpoints, self.mode, keep_best, keep_last)
+        kept |= {name for name in (self.best, self.latest) if name}
+        gone = tuple(c for c in self.checkpoints if c.id not in kept)
+        return self.without({c.id for c in gone}), gone
+
+    def _with_records(self, records: tuple[Checkpoint, ...]) -> Series:
+        """Return the series with these records; best and latest follow from them.
+
+        The latest is the one captured last, not the one committed last: uploads of several machines, and what
+        `recover` brings days later, overtake each other. Writers keep `created` rising within a series, so that a
+        clock that was set back does not hide what came after.
+        """
+        best = best_of(records, self.mode)
+        latest = max(reversed(records), key=lambda c: c.created, default=None)
+        return self.model_copy(
+            update={"checkpoints": records, "best": best, "latest": latest.id if latest else None},
+        )
+
+
+class Manifest(_Record):
+    """Everything a run holds; the only object of a run that changes.
+
+    Attributes:
+        format: Version of the layout. A newer one is refused and never rewritten.
+        revision: Counts the commits.
+        series: By filename template.
+    """
+
+    format: int = FORMAT
+    revision: int = Field(default=0, ge=0)
+    series: dict[Name, Series] = Field(default_factory=dict, max_length=10_000)
+
+    @classmethod
+    def parse(cls, data: bytes, location: Location) -> Manifest:
+        """Read a manifest that was stored at `location`.
+
+        Raises:
+            ManifestVersionError: It was written by a newer version of this package.
+            ManifestError: It is not JSON, or not a manifest; the message names the first thing that is wrong.
+        """
+        where = location.url("manifest.json")
+        try:
+            raw = json.loads(data)
+        except (ValueError, RecursionError) as exc:
+            raise ManifestError(f"{where} is not JSON: {exc}. Nothing was changed. {_ADVICE}") from exc
+        if not isinstance(raw, dict):
+            raise ManifestError(f"{where} is JSON, but not a manifest. Nothing was changed. {_ADVICE}")
+        version = raw.get("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise ManifestVersionError(
+                f"{where} has format {version}, and this remote_ckpt reads up to {FORMAT}. "
+                "Upgrade with `pip install -U remote_ckpt`; the manifest was not changed."
+            )
+        if version != FORMAT or isinstance(version, bool):
+            raise ManifestError(f"{where} is JSON, but not a manifest (no format). Nothing was changed. {_ADVICE}")
+        try:
+            manifest = cls.model_validate(_with_urls(raw, location))
+        except (ValidationError, RecursionError) as exc:
+            raise ManifestError(f"{where} is not valid: {_first_problem(exc)}. Nothing was changed. {_ADVICE}") from exc
+        return manifest
+
+    def dump(self) -> bytes:
+        """Return the JSON, indented for people; unknown fields as they came."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+    def of(self, template: str) -> Series | None:
+        """Return one series."""
+        return self.series.get(template)
+
+    def with_series(self, template: str, series: Series) -> Manifest:
+        """Return the next revision, with `series` in its place."""
+        return self.model_copy(
+            update={"series": {**self.series, template: series}, "revision": self.revision + 1},
+        )
+
+    @property
+    def keys(self) -> set[str]:
+        """Every object that the manifest names, fixed names of aliases included."""
+        named = {c.key for series in self.series.values() for c in series.checkpoints}
+        return named | {name for name, series in self.series.items() if series.alias}
+
+
+_ADVICE = (
+    "To start anew, move it away; the checkpoints themselves are untouched. "
+    "With versioning switched on, the bucket may hold an earlier version of it."
+)
+
+
+def _with_urls(raw: dict[str, Any], location: Location) -> dict[str, Any]:
+    """Fill in what is not stored: each record's URL and series. Leaves what is malformed to the validation."""
+    series = raw.get("series")
+    if not isinstance(series, Mapping):
+        return raw
+    for template, content in series.items():
+        records = content.get("checkpoints") if isinstance(content, Mapping) else None
+        for record in records if isinstance(records, list) else ():
+            if isinstance(record, dict) and isinstance(record.get("key"), str):
+                record["url"] = location.url(record["key"])
+                record["series"] = template
+    return raw
+
+
+def _first_problem(error: ValidationError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(re.sub(r"[^\x20-\x7e]", "?", str(part))[:80] for part in first["loc"])
+    return f"{place}: {first['msg'][:300]}"
