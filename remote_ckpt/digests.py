@@ -1,0 +1,38 @@
+"""Checksums of local files, all in one pass over the bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+import google_crc32c
+
+from remote_ckpt.stores.base import BLOCK, Digests
+
+
+def digest_file(path: Path, *, blocks: bool = False) -> Digests:
+    """Return the size and checksums of a local file, reading it once, `BLOCK` bytes at a time.
+
+    Args:
+        path: The file; it must not change meanwhile.
+        blocks: Whether to digest each block by itself as well, which costs the time of a second sha256.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    whole, crc, size = hashlib.sha256(), 0, 0
+    each: list[str] = []
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(BLOCK):
+            whole.update(chunk)
+            crc = google_crc32c.extend(crc, chunk)
+            size += len(chunk)
+            if blocks:
+                each.append(hashlib.sha256(chunk).hexdigest())
+    return Digests(size, whole.hexdigest(), encode_crc32c(crc), tuple(each))
+
+
+def encode_crc32c(crc: int) -> str:
+    """Return a crc32c as S3 and GCS write it: base64 of the four big-endian bytes."""
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()

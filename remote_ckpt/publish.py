@@ -1,0 +1,134 @@
+"""One sealed checkpoint's way into the bucket: upload, commit, drop, alias, prune. For writers and for recovery."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
+from remote_ckpt.commit import Commit, Committer
+from remote_ckpt.errors import (
+    CommitOutcomeUnknownError,
+    LocationError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    StoreError,
+)
+from remote_ckpt.location import HIDDEN, Location, Template
+from remote_ckpt.spool import Entry
+from remote_ckpt.stores.base import Base, ObjectStore, Progress, TransferReport
+
+log = logging.getLogger("remote_ckpt")
+
+_NAMES = 8  # a formatted name can be taken; one with six random characters, eight times over, cannot
+
+
+def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
+    """Return the key for a checkpoint: the formatted name; under the hidden folder when every name would be the same."""
+    if template.fields:
+        return formatted
+    return f"{HIDDEN}/{Template.with_suffix_before_extension(formatted, checkpoint_id)}"
+
+
+@dataclass
+class Publisher:
+    """Publishes sealed checkpoints of one run, one at a time, from one thread."""
+
+    store: ObjectStore
+    location: Location
+    committer: Committer
+    _previous: dict[str, Base] = field(default_factory=dict)
+
+    def publish(self, entry: Entry, report: TransferReport, progress: Progress | None = None) -> Commit:
+        """Bring a sealed checkpoint into the bucket and drop it from the spool.
+
+        Repeating is safe at any point, also by another process after a crash. After an error the entry is still in the
+        spool, the bucket is readable, and the manifest names only complete objects.
+
+        Args:
+            entry: What `Spool.seal` or `Spool.adopt` returned.
+            report: Counts bytes and retries while the upload goes on.
+            progress: Told of each part.
+
+        Raises:
+            StoreError: The store refused, or did not answer in time.
+            CommitConflictError: Other writers won every round.
+            CommitOutcomeUnknownError: It may be visible; publishing again finds out.
+            ManifestError: The manifest cannot be read; nothing was changed.
+        """
+        record = entry.record
+        if not (entry.recovered and self._is_known(record)):
+            record = self._upload(entry, report, progress)
+        commit = self.committer.commit(record, entry.terms)
+        if commit.series.alias:
+            self._show(commit.series, record.series)
+        self._delete(commit.pruned, commit.manifest)
+        self._previous[record.series] = Base(record.key, entry.digests)
+        entry.drop()
+        return commit
+
+    def _is_known(self, record: Checkpoint) -> bool:
+        series = self.committer.load().of(record.series)
+        return series is not None and series.knows(record.id)
+
+    def _upload(self, entry: Entry, report: TransferReport, progress: Progress | None) -> Checkpoint:
+        """Create the object; when its name is taken by another's bytes, under the next name."""
+        record = entry.record
+        for attempt in range(_NAMES):
+            key = record.key
+            if attempt:
+                extra = record.id[-6:] if attempt == 1 else f"{record.id[-6:]}-{attempt}"
+                key = Template.with_suffix_before_extension(key, extra)
+            try:
+                self.store.upload(
+                    key,
+                    entry.path,
+                    digests=entry.digests,
+                    journal=entry.journal,
+                    report=report,
+                    base=self._previous.get(record.series),
+                    progress=progress,
+                )
+            except PreconditionFailedError:
+                log.info("%s is taken; choosing another name.", self.location.url(key))
+                continue
+            return record.model_copy(update={"key": key, "url": self.location.url(key)})
+        raise LocationError(f"{self.location.url(record.key)} and {_NAMES - 1} names like it are taken.")
+
+    def _show(self, series: Series, name: str) -> None:
+        """Copy the best (or the latest) to the series' fixed name, in the store.
+
+        Two writers' copies may land in the wrong order. So each looks at the manifest again after its copy, and the
+        one that lands last sees what the other has committed before it copied.
+        """
+        shown: str | None = None
+        while (target := series.find(series.alias)) is not None and target.id != shown:
+            try:
+                self.store.copy(target.key, name)
+                shown = target.id
+            except ObjectNotFoundError:
+                shown = None  # pruned by another writer meanwhile: the manifest names a newer one
+            manifest = self.committer.load()
+            again = manifest.of(name)
+            if again is None or (shown is None and again.find(again.alias) == target):
+                return
+            series = again
+        if not series.alias_seen:
+            self.committer.change(lambda manifest: _with_alias_seen(manifest, name))
+
+    def _delete(self, pruned: tuple[Checkpoint, ...], manifest: Manifest) -> None:
+        """Delete the objects of pruned records. What cannot be deleted is an orphan, for `sweep`."""
+        for record in pruned:
+            if record.key in manifest.keys:
+                continue
+            try:
+                self.store.delete(record.key)
+            except (StoreError, CommitOutcomeUnknownError) as exc:
+                log.warning("Could not delete %s, which is no longer needed: %s", self.location.url(record.key), exc)
+
+
+def _with_alias_seen(manifest: Manifest, name: str) -> Manifest:
+    series = manifest.of(name)
+    if series is None or series.alias_seen:
+        return manifest
+    return manifest.with_series(name, series.model_copy(update={"alias_seen": True}))

@@ -1,0 +1,354 @@
+"""Sealed checkpoints on the local disk, their journals, and whose they are.
+
+::
+
+    <spool>/<run>/                     one folder for each run, named by a digest of its URL
+        run.json                       which run that is, for people
+        <owner>/                       one folder for each process that writes
+            lock                       held while the owner lives; the kernel drops it when the owner dies
+            <id>.weights.h5.partial    being written
+            <id>.weights.h5            complete and on the disk
+            <id>.json                  the seal: the record and how to commit it. Without it the file counts for nothing
+            <id>.upload.json           how far the upload has come
+
+Folders are 0700 and files 0600: weights and logs are the user's alone. No secrets are stored here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.digests import digest_file
+from remote_ckpt.errors import SpoolError, SpoolFullError
+from remote_ckpt.location import HIDDEN, SUFFIXES, Location
+from remote_ckpt.policy import Mode
+from remote_ckpt.stores.base import Digests
+
+DEFAULT_LIMIT = 10 << 30
+"""Bytes; never more than half of what the disk has free."""
+
+_FULL = (28, 122)  # ENOSPC, EDQUOT: the same numbers on every Linux; names are missing on some systems
+
+
+class Terms(BaseModel):
+    """How a series is kept: what a commit needs beside the record. Travels with each sealed checkpoint.
+
+    Attributes:
+        monitor: The metric that decides.
+        mode: Its direction.
+        alias: For a template without fields: whether its fixed name shows the best or the latest.
+        keep_best: Retention, see `policy.retained`.
+        keep_last: Retention, see `policy.retained`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    monitor: str
+    mode: Mode
+    alias: str | None = None
+    keep_best: int | None = None
+    keep_last: int | None = None
+
+
+class _Seal(BaseModel):
+    record: Checkpoint
+    terms: Terms
+    blocks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sealed checkpoint that is not yet known to be in the bucket.
+
+    Attributes:
+        record: What will be committed.
+        terms: How.
+        path: The file, complete and on the disk.
+        blocks: Digests of its blocks, see `stores.Digests`.
+        recovered: Whether another process sealed it.
+    """
+
+    record: Checkpoint
+    terms: Terms
+    path: Path
+    blocks: tuple[str, ...] = ()
+    recovered: bool = False
+
+    @property
+    def digests(self) -> Digests:
+        """The checksums, as the store wants them."""
+        return Digests(self.record.size, self.record.sha256, self.record.crc32c, self.blocks)
+
+    @property
+    def journal(self) -> FileJournal:
+        """Where the upload notes its progress."""
+        return FileJournal(self.path.parent / f"{self.record.id}.upload.json")
+
+    def drop(self) -> None:
+        """Forget the checkpoint: the seal goes first, so that a crash in between leaves nothing half alive."""
+        folder = self.path.parent
+        for path in (folder / f"{self.record.id}.json", folder / f"{self.record.id}.upload.json", self.path):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class FileJournal:
+    """An upload's notes in a file; each save is atomic."""
+
+    path: Path
+
+    def load(self) -> dict[str, Any]:
+        """Return what was saved last; empty at first, and when the notes are unreadable (the upload starts anew)."""
+        try:
+            state = json.loads(self.path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the notes, durably."""
+        _write_durably(self.path, json.dumps(state).encode())
+
+
+class Spool:
+    """The part of the local disk where one process keeps one run's checkpoints until they are in the bucket.
+
+    Threads: `seal` is called by one thread, `Entry.drop` by another; nothing else is shared.
+    """
+
+    def __init__(self, location: Location, folder: str | os.PathLike[str] | None = None, limit: int | None = None):
+        """Name the folders; nothing is created before it is needed.
+
+        Args:
+            location: The run.
+            folder: Where spools live; by default `REMOTE_CKPT_SPOOL`, else inside a local run itself (so that an
+                upload is a link), else the user's cache folder.
+            limit: Bytes that this run's spool may hold; at most half of what the disk has free.
+        """
+        self.location = location
+        self.limit = DEFAULT_LIMIT if limit is None else limit
+        self.folder = _default_folder(location) if folder is None else Path(folder).expanduser().absolute()
+        self.folder /= hashlib.sha256(location.root.encode()).hexdigest()[:16]
+        self._own: _Owned | None = None
+        self._adopted: list[_Owned] = []
+
+    def used(self) -> int:
+        """Return the bytes that this run's spool holds, whoever wrote them."""
+        total = 0
+        for path in self.folder.glob("*/*"):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+    def room(self) -> int:
+        """Return how many more bytes may be written now."""
+        used = self.used()
+        try:
+            free = shutil.disk_usage(_existing(self.folder)).free
+        except OSError:
+            free = 0
+        return min(self.limit - used, (free + used) // 2 - used)
+
+    def seal(
+        self,
+        checkpoint_id: str,
+        suffix: str,
+        write: Callable[[Path], None],
+        complete: Callable[[Digests], tuple[Checkpoint, Terms]],
+        *,
+        blocks: bool = False,
+    ) -> Entry:
+        """Write a checkpoint, put it safely on the disk, and seal it.
+
+        Args:
+            checkpoint_id: Names the files.
+            suffix: `".weights.h5"`, `".keras"` or `".h5"`; Keras looks at it.
+            write: Called with the path to write to, which ends with `suffix`.
+            complete: Called with the file's digests; returns the record and how to commit it.
+            blocks: Whether to digest each block too.
+
+        Raises:
+            SpoolFullError: The disk is full. What was written is removed.
+            SpoolError: The folder cannot be written to.
+        """
+        with _translated(self.folder):
+            folder = self._claim().folder
+            # Keras insists on the suffix, so "partial" goes in front of the name's last part.
+            partial, path = folder / f"{checkpoint_id}.partial{suffix}", folder / f"{checkpoint_id}{suffix}"
+            try:
+                write(partial)
+                _sync(partial)
+                digests = digest_file(partial, blocks=blocks)
+                partial.chmod(0o600)
+                partial.rename(path)
+                record, terms = complete(digests)
+                seal = _Seal(record=record, terms=terms, blocks=digests.blocks)
+                _write_durably(folder / f"{checkpoint_id}.json", seal.model_dump_json().encode())
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                raise
+        return Entry(record, terms, path, digests.blocks)
+
+    def adopt(self) -> list[Entry]:
+        """Return what dead processes left here, oldest first, and own it from now on.
+
+        A process that lives keeps what it has: its lock cannot be taken. Files that were never sealed are removed.
+        """
+        entries: list[Entry] = []
+        for folder in self._owners():
+            owned = None if self._own and folder == self._own.folder else _Owned.take(folder)
+            if owned is None:
+                continue
+            found = list(_sealed_in(folder))
+            if found:
+                self._adopted.append(owned)
+                entries += found
+            else:
+                owned.leave()
+        return sorted(entries, key=lambda entry: entry.record.created)
+
+    def waiting(self) -> list[Entry]:
+        """Return every sealed checkpoint of this run on this machine, without owning any; for looking only."""
+        entries = [entry for folder in self._owners() for entry in _sealed_in(folder, tidy=False)]
+        return sorted(entries, key=lambda entry: entry.record.created)
+
+    def close(self) -> None:
+        """Let go of the locks, and remove folders that have become empty. Sealed checkpoints stay."""
+        for owned in (*self._adopted, *((self._own,) if self._own else ())):
+            owned.leave()
+        self._own, self._adopted = None, []
+        with contextlib.suppress(OSError):  # the last one out
+            if not self._owners():
+                (self.folder / "run.json").unlink()
+                self.folder.rmdir()
+
+    def _owners(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*") if path.is_dir())
+
+    def _claim(self) -> _Owned:
+        if self._own is None or not self._own.folder.is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            note = {"run": self.location.name, "protocol": self.location.protocol}
+            _write_durably(self.folder / "run.json", json.dumps(note).encode())
+            self._own = _Owned.create(self.folder)
+        return self._own
+
+
+@dataclass(frozen=True)
+class _Owned:
+    """A process's folder in the spool, and the lock that says it lives."""
+
+    folder: Path
+    lock: FileLock
+
+    @classmethod
+    def create(cls, parent: Path) -> _Owned:
+        folder = parent / f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        lock = FileLock(folder / "lock", mode=0o600, thread_local=False)
+        lock.acquire()
+        return cls(folder, lock)
+
+    @classmethod
+    def take(cls, folder: Path) -> _Owned | None:
+        """Take a dead owner's folder; None while the owner lives."""
+        lock = FileLock(folder / "lock", mode=0o600, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return None
+        return cls(folder, lock)
+
+    def leave(self) -> None:
+        """Remove the folder if nothing sealed is in it, then let go of the lock."""
+        if not any(_sealed_in(self.folder)):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.lock.release()
+
+
+def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
+    """Yield what is sealed in a folder; with `tidy` remove what is not, which only the folder's owner may do."""
+    sealed: set[str] = {"lock"}
+    for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(".upload.json"):
+            continue
+        try:
+            seal = _Seal.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue
+        suffix = next(suffix for suffix in SUFFIXES if seal.record.key.endswith(suffix))
+        file = folder / f"{seal.record.id}{suffix}"
+        if path.stem == seal.record.id and file.is_file() and file.stat().st_size == seal.record.size:
+            sealed |= {path.name, f"{path.stem}.upload.json", file.name}
+            yield Entry(seal.record, seal.terms, file, seal.blocks, recovered=True)
+    if tidy:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in sealed:
+                path.unlink(missing_ok=True)
+
+
+def _default_folder(location: Location) -> Path:
+    if configured := os.environ.get("REMOTE_CKPT_SPOOL"):
+        return Path(configured).expanduser().absolute()
+    if location.protocol == "file":
+        return Path(location.root) / HIDDEN / "spool"
+    return Path(platformdirs.user_cache_dir("remote_ckpt")) / "spool"
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder that exists."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    """Replace a small file: temporary name, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - from a descriptor, for the mode
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.rename(path)
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    """Turn an OSError into ours, with what the user can do."""
+    try:
+        yield
+    except SpoolError:
+        raise
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise SpoolFullError(
+                f"The disk with {folder} is full: {exc}. Free some space, or set spool_dir (or REMOTE_CKPT_SPOOL) "
+                "to a folder on another disk."
+            ) from exc
+        raise SpoolError(
+            f"Cannot write to the spool {folder}: {exc}. Set spool_dir (or REMOTE_CKPT_SPOOL) to a folder of yours."
+        ) from exc
