@@ -1,1 +1,37 @@
 """Object stores: local folders, S3, GCS, and whatever else fsspec reaches."""
+
+from remote_ckpt.stores.base import (
+    BLOCK,
+    MIB,
+    Base,
+    Capabilities,
+    Digests,
+    Expect,
+    Journal,
+    MemoryJournal,
+    ObjectInfo,
+    ObjectStore,
+    Progress,
+    Transfer,
+    TransferReport,
+    Version,
+)
+from remote_ckpt.stores.opening import open_store
+
+__all__ = [
+    "BLOCK",
+    "MIB",
+    "Base",
+    "Capabilities",
+    "Digests",
+    "Expect",
+    "Journal",
+    "MemoryJournal",
+    "ObjectInfo",
+    "ObjectStore",
+    "Progress",
+    "Transfer",
+    "TransferReport",
+    "Version",
+    "open_store",
+]

@@ -1,0 +1,51 @@
+"""Errors of filesystems that have no adapter of their own, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from remote_ckpt.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RemoteCkptError,
+    StoreError,
+    TransientError,
+)
+from remote_ckpt.stores import _os_errors
+
+_BY_STATUS: dict[int, type[StoreError]] = {
+    400: InvalidRequestError,
+    401: AccessDeniedError,
+    403: AccessDeniedError,
+    404: ObjectNotFoundError,
+    409: PreconditionFailedError,
+    412: PreconditionFailedError,
+}
+
+
+def translate(error: Exception, doing: str, url: str) -> StoreError:
+    """Return our error for one of fsspec's, an adapter's or a client library's."""
+    head = f"Cannot {doing} {url}: "
+    reason = f"{type(error).__name__}: {error}"
+    status = getattr(error, "status_code", None) or getattr(error, "status", None)
+    if isinstance(status, int) and status in _BY_STATUS:
+        return _BY_STATUS[status](f"{head}HTTP status {status} ({reason}).")
+    if isinstance(error, OSError):
+        return _os_errors.translate(error, doing, url)
+    if isinstance(error, (NotImplementedError, ValueError, TypeError, ImportError)):
+        return InvalidRequestError(f"{head}{reason}. Check the URL and `storage_options`.")
+    return TransientError(f"{head}{reason}.")
+
+
+@contextmanager
+def translated(doing: str, url: str) -> Iterator[None]:
+    """Turn whatever is raised inside into ours; ours pass unchanged, and so does what is not an `Exception`."""
+    try:
+        yield
+    except RemoteCkptError:
+        raise
+    except Exception as exc:
+        raise translate(exc, doing, url) from exc

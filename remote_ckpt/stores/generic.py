@@ -1,0 +1,328 @@
+"""Runs on any filesystem that fsspec knows and that has no adapter of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.callbacks import Callback
+from fsspec.spec import AbstractFileSystem
+
+from remote_ckpt.errors import (
+    InvalidRequestError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    TransientError,
+)
+from remote_ckpt.location import HIDDEN, Location
+from remote_ckpt.stores._generic_errors import translated
+from remote_ckpt.stores.base import (
+    Base,
+    Capabilities,
+    Digests,
+    Expect,
+    Journal,
+    ObjectInfo,
+    ObjectStore,
+    Progress,
+    TransferReport,
+    Version,
+)
+from remote_ckpt.stores.checksums import content_version, crc32c, encode
+from remote_ckpt.stores.sources import open_source, read_chunks, require_match
+
+_TEMPORARY = f"{HIDDEN}/tmp"
+_READ_SIZE = 4 << 20
+_HASHED = 1 << 20  # stat() takes the version of larger objects from what the filesystem tells about them
+_NOTE = (
+    "This kind of store has no conditional writes: let only one process at a time write to a run "
+    "(threads of one process are safe)."
+)
+
+_locks: dict[str, threading.RLock] = {}
+_locks_guard = threading.Lock()
+
+
+class GenericStore(ObjectStore):
+    """A run on any fsspec filesystem, with what all of them can do.
+
+    Objects are written under a temporary name, read back, compared, and moved to their own name. Nothing can be
+    conditional, so a run takes one writing process at a time; within a process a lock per run makes
+    "compare, then write" one step.
+    """
+
+    def __init__(self, location: Location, storage_options: dict[str, Any] | None = None) -> None:
+        """Take a run's location and the filesystem's own arguments, which always win over ours."""
+        self.url = location.name
+        self._location = location
+        self._options = dict(storage_options or {})
+        with _locks_guard:
+            self._lock = _locks.setdefault(location.root, threading.RLock())
+        self._connect()
+
+    def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
+        """Return a small object's bytes and the digest that serves as their version."""
+        with translated("read", self._name(key)):
+            size = self._size(key)
+            if size is not None and size > limit:
+                raise self._too_large(key, size, limit)
+            with self._fs.open(self._path(key), "rb") as file:
+                data: bytes = file.read(limit + 1)
+            if len(data) > limit:
+                raise self._too_large(key, len(data), limit)
+        return data, content_version(data)
+
+    def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
+        """Compare under the process-wide lock, then write under a temporary name and move."""
+        with translated("write", self._name(key)), self._lock:
+            self._check(key, expect)
+            with self._temporary() as temp:
+                self._fs.pipe_file(temp, data)
+                self._publish(temp, key)
+        return content_version(data)
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Return what the filesystem tells, and the digest of a small object."""
+        with translated("look at", self._name(key)):
+            info = self._info(key)
+            found = self._as_object(key, info)
+            if found.size > _HASHED:
+                return found
+            data = self._fs.cat_file(self._path(key))
+        return ObjectInfo(key, found.size, content_version(data), modified=found.modified)
+
+    def upload(
+        self,
+        key: str,
+        source: Path,
+        *,
+        digests: Digests,
+        journal: Journal,  # noqa: ARG002 - no such filesystem resumes an upload
+        report: TransferReport,
+        base: Base | None = None,  # noqa: ARG002 - nor copies ranges
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Put under a temporary name, read back, and move if the name is free."""
+        with translated("create", self._name(key)):
+            _check_source(source, digests)
+            if not self._is_ours(key, digests):
+                with self._temporary() as temp:
+                    self._fs.put_file(os.fspath(source), temp, callback=_Told(progress))
+                    report.sent += digests.size
+                    if self._digest(temp) != (digests.size, digests.crc32c):
+                        raise TransientError(f"{self._name(key)} arrived damaged and was removed.")
+                    with self._lock:
+                        if not self._is_ours(key, digests):
+                            self._publish(temp, key)
+            return self.stat(key)
+
+    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
+        """Get an object, and look before and after whether it is still the same."""
+        with translated("fetch", self._name(key)):
+            before = self._as_object(key, self._info(key))
+            if before.size == size:
+                self._fs.get_file(self._path(key), os.fspath(target), callback=_Told(progress))
+            after = self._as_object(key, self._info(key))
+        if before.size != size or after.version != before.version or target.stat().st_size != size:
+            raise PreconditionFailedError(f"Cannot fetch {self._name(key)}: it was replaced, or is not {size} bytes.")
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        """Copy to a temporary name and move; through this machine where the filesystem cannot copy."""
+        with translated("copy", self._name(source)), self._lock, self._temporary() as temp:
+            try:
+                self._fs.cp_file(self._path(source), temp)
+            except NotImplementedError:
+                self._copy_through_here(source, temp)
+            self._publish(temp, target)
+        return self.stat(target)
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        with translated("delete", self._name(key)), suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(key))
+
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """List the run's folder, or the folder that `prefix` names."""
+        with translated("list", self._name(prefix)):
+            self._fs.invalidate_cache()
+            folder = prefix.rpartition("/")[0]
+            try:
+                found = self._fs.find(self._path(folder) if folder else self._root, detail=True)
+            except FileNotFoundError:
+                return
+        for name, info in found.items():
+            key = name[len(self._root) :].lstrip("/")
+            if key.startswith(prefix) and not key.startswith(f"{_TEMPORARY}/"):
+                yield self._as_object(key, info)
+
+    def probe(self) -> Capabilities:
+        """Know without trying: conditional requests are not part of fsspec."""
+        return Capabilities(
+            create_only=False, compare_and_swap=False, create_only_upload=False, range_copy=False, notes=(_NOTE,)
+        )
+
+    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+        """Remove temporary objects of killed processes, where the filesystem tells their age."""
+        oldest = datetime.fromtimestamp(time.time(), timezone.utc) - older_than
+        swept = []
+        with translated("sweep", self._name(_TEMPORARY)):
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.find(self._path(_TEMPORARY), detail=True)
+            except FileNotFoundError:
+                return []
+            for name, info in found.items():
+                modified = _modified(info)
+                if modified is None or modified > oldest:
+                    continue
+                if not dry_run:
+                    with suppress(FileNotFoundError):
+                        self._fs.rm_file(name)
+                swept.append(name[len(self._root) :].lstrip("/"))
+        return swept
+
+    def reconnect(self) -> None:
+        """Make a fresh filesystem, which looks for credentials again."""
+        self._connect()
+
+    def _connect(self) -> None:
+        with translated("reach", self.url):
+            self._fs: AbstractFileSystem
+            self._fs, root = fsspec.url_to_fs(self._location.root, skip_instance_cache=True, **self._options)
+        self._root = root.rstrip("/")
+        # Listings of an hour ago hide what other writers did since. Not every constructor takes the argument.
+        if hasattr(self._fs, "dircache") and "use_listings_cache" not in self._options:
+            self._fs.dircache.use_listings_cache = False
+
+    def _name(self, key: str) -> str:
+        return self._location.url(key)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _info(self, key: str) -> dict[str, Any]:
+        self._fs.invalidate_cache()
+        info: dict[str, Any] = self._fs.info(self._path(key))
+        if info.get("type") == "directory":
+            raise ObjectNotFoundError(f"Cannot read {self._name(key)}: it is a folder.")
+        return info
+
+    def _size(self, key: str) -> int | None:
+        size = self._info(key).get("size")
+        return None if size is None else int(size)
+
+    def _as_object(self, key: str, info: dict[str, Any]) -> ObjectInfo:
+        told = {name: str(info[name]) for name in sorted(info) if name not in ("name", "type")}
+        version = Version(f"info:{hashlib.sha256(repr(told).encode()).hexdigest()}")
+        return ObjectInfo(key, int(info.get("size") or 0), version, modified=_modified(info))
+
+    def _too_large(self, key: str, size: int, limit: int) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"Cannot read {self._name(key)}: it has {size} bytes, and at most {limit} are read at once."
+        )
+
+    def _check(self, key: str, expect: Version | Expect) -> None:
+        if expect is Expect.ANYTHING:
+            return
+        try:
+            self._info(key)
+            present: Version | None = content_version(self._fs.cat_file(self._path(key)))
+        except FileNotFoundError:
+            present = None
+        if present != (None if expect is Expect.ABSENT else expect):
+            raise PreconditionFailedError(f"Cannot write {self._name(key)}: someone else has changed it.")
+
+    def _is_ours(self, key: str, digests: Digests) -> bool:
+        """Return whether an earlier attempt already made the object; raise if other bytes have its name."""
+        try:
+            size = self._size(key)
+        except FileNotFoundError:
+            return False
+        if size == digests.size and self._digest(self._path(key)) == (digests.size, digests.crc32c):
+            return True
+        raise PreconditionFailedError(f"Cannot create {self._name(key)}: other bytes have this name.")
+
+    def _digest(self, path: str) -> tuple[int, str]:
+        size, crc = 0, 0
+        with self._fs.open(path, "rb", block_size=_READ_SIZE) as file:
+            while chunk := file.read(_READ_SIZE):
+                size, crc = size + len(chunk), crc32c(bytes(chunk), crc)
+        return size, encode(crc)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[str]:
+        """Yield an unused path under the run; whatever is left there is removed."""
+        temp = self._path(f"{_TEMPORARY}/{uuid.uuid4().hex}")
+        with suppress(NotImplementedError, FileExistsError):
+            self._fs.makedirs(temp.rpartition("/")[0], exist_ok=True)
+        try:
+            yield temp
+        finally:
+            with suppress(Exception):  # what matters is already raised or done; a sweep removes the rest
+                self._fs.rm_file(temp)
+
+    def _publish(self, temp: str, key: str) -> None:
+        """Give an object its own name: by a rename where there is one, else by a copy inside the store."""
+        path = self._path(key)
+        with suppress(NotImplementedError, FileExistsError):
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if _renames(self._fs):
+            self._fs.mv(temp, path)
+        else:
+            self._fs.cp_file(temp, path)
+
+    def _copy_through_here(self, source: str, temp: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="remote_ckpt-") as folder:
+            local = os.path.join(folder, "copy")  # noqa: PTH118 - fsspec wants strings
+            self._fs.get_file(self._path(source), local)
+            self._fs.put_file(local, temp)
+
+
+class _Told(Callback):  # type: ignore[misc]  # fsspec has no types
+    """fsspec's callback, telling our progress function each difference."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        super().__init__()
+        self._progress = progress
+        self._told = 0
+
+    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:  # noqa: ARG002 - fsspec's signature
+        """Tell what came since the last call."""
+        if self._progress is not None and self.value > self._told:
+            self._progress(self.value - self._told)
+            self._told = self.value
+
+
+def _renames(fs: AbstractFileSystem) -> bool:
+    """Return whether `fs` moves by renaming; fsspec's own `mv` copies through listings and patterns."""
+    return type(fs).mv is not AbstractFileSystem.mv and type(fs).mv is not AsyncFileSystem.mv
+
+
+def _check_source(source: Path, digests: Digests) -> None:
+    size, crc = 0, 0
+    with open_source(source) as fd:
+        for chunk in read_chunks(fd):
+            size, crc = size + len(chunk), crc32c(chunk, crc)
+    require_match(source, digests, size, crc)
+
+
+def _modified(info: dict[str, Any]) -> datetime | None:
+    """Return when an object was written, from whichever field its filesystem uses."""
+    for name in ("LastModified", "last_modified", "mtime", "modified", "created"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        if isinstance(value, (int, float)):
+            return datetime.fromtimestamp(value, timezone.utc)
+    return None

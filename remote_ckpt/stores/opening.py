@@ -1,0 +1,54 @@
+"""From a run's location to the store that keeps it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fsspec
+from fsspec.registry import known_implementations
+
+from remote_ckpt.errors import LocationError
+from remote_ckpt.location import Location
+from remote_ckpt.stores.base import ObjectStore, Transfer
+from remote_ckpt.stores.retrying import Retrying
+
+_USUAL = "s3://, gs://, memory://, or a plain path"
+
+
+def open_store(
+    location: Location, storage_options: dict[str, Any] | None = None, *, transfer: Transfer | None = None
+) -> ObjectStore:
+    """Return the store of a run, retrying within `transfer.deadline`; nothing is sent yet.
+
+    Args:
+        location: The run.
+        storage_options: The filesystem's own arguments, as everywhere with fsspec; they win over our settings.
+        transfer: Tuning of uploads and downloads.
+
+    Raises:
+        LocationError: No such kind of store, or the package for it is not installed.
+    """
+    transfer = transfer or Transfer()
+    return Retrying(_adapter(location, dict(storage_options or {})), transfer.retry)
+
+
+def _adapter(location: Location, options: dict[str, Any]) -> ObjectStore:
+    """Import an adapter only when it is wanted: s3fs and gcsfs take a second each."""
+    if location.protocol in ("file", "local"):
+        from remote_ckpt.stores.local import LocalStore
+
+        return LocalStore(location.root, url=location.name)
+    _require_known(location.protocol)
+    from remote_ckpt.stores.generic import GenericStore
+
+    return GenericStore(location, options)
+
+
+def _require_known(protocol: str) -> None:
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ValueError as exc:
+        raise LocationError(f"Nothing is known to keep '{protocol}://' URLs. Use {_USUAL}.") from exc
+    except ImportError as exc:
+        hint = known_implementations.get(protocol, {}).get("err", str(exc))
+        raise LocationError(f"A package for '{protocol}://' URLs is missing: {hint}.") from exc

@@ -1,0 +1,151 @@
+"""A store that tries again: the one place where verbs meet the retry policy and expired credentials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from remote_ckpt import retry
+from remote_ckpt.errors import CredentialsExpiredError, StoreError, TransientError
+from remote_ckpt.retry import RetryPolicy
+from remote_ckpt.stores.base import (
+    Base,
+    Capabilities,
+    Digests,
+    Expect,
+    Journal,
+    ObjectInfo,
+    ObjectStore,
+    Progress,
+    TransferReport,
+    Version,
+)
+
+T = TypeVar("T")
+
+_FRESH = 60.0  # seconds; credentials refused sooner after reconnecting will not get better by reconnecting
+_KEPT = " The checkpoint stays in the local spool."
+
+
+class Retrying(ObjectStore):
+    """Another store's verbs, tried again after transient errors until the policy's deadline.
+
+    Expired credentials are looked for again, and if the fresh ones are refused as well the error leaves. A conditional
+    write whose answer was lost is not repeated: only the caller can recognise its own write.
+    """
+
+    def __init__(self, store: ObjectStore, policy: RetryPolicy) -> None:
+        """Wrap `store`."""
+        self.url = store.url
+        self._store = store
+        self._policy = policy
+
+    def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
+        """See `ObjectStore.read`."""
+        return self._call(lambda: self._store.read(key, limit=limit))
+
+    def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
+        """See `ObjectStore.write`; an unconditional write may be repeated, a conditional one only when it is safe."""
+        may_repeat = retry.is_transient if expect is Expect.ANYTHING else retry.is_safe_to_repeat
+        return self._call(lambda: self._store.write(key, data, expect=expect), retry_on=may_repeat)
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See `ObjectStore.stat`."""
+        return self._call(lambda: self._store.stat(key))
+
+    def upload(
+        self,
+        key: str,
+        source: Path,
+        *,
+        digests: Digests,
+        journal: Journal,
+        report: TransferReport,
+        base: Base | None = None,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """See `ObjectStore.upload`; another round goes on where the journal says."""
+
+        def attempt() -> ObjectInfo:
+            return self._store.upload(
+                key, source, digests=digests, journal=journal, report=report, base=base, progress=progress
+            )
+
+        def count(_: BaseException) -> None:
+            report.retries += 1
+
+        return self._call(attempt, on_retry=count, advice=_KEPT)
+
+    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
+        """See `ObjectStore.fetch`; another round starts from the beginning, and tells progress again."""
+        return self._call(lambda: self._store.fetch(key, target, size=size, progress=progress))
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        """See `ObjectStore.copy`."""
+        return self._call(lambda: self._store.copy(source, target))
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`."""
+        return self._call(lambda: self._store.delete(key))
+
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `ObjectStore.scan`; the listing is complete before its first object is yielded."""
+        return iter(self._call(lambda: list(self._store.scan(prefix))))
+
+    def probe(self) -> Capabilities:
+        """See `ObjectStore.probe`."""
+        return self._call(self._store.probe)
+
+    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+        """See `ObjectStore.sweep_uploads`."""
+        return self._call(lambda: self._store.sweep_uploads(older_than, dry_run=dry_run))
+
+    def reconnect(self) -> None:
+        """See `ObjectStore.reconnect`."""
+        self._store.reconnect()
+
+    def close(self) -> None:
+        """See `ObjectStore.close`."""
+        self._store.close()
+
+    def _call(
+        self,
+        action: Callable[[], T],
+        *,
+        retry_on: Callable[[BaseException], bool] = retry.is_transient,
+        on_retry: Callable[[BaseException], None] | None = None,
+        advice: str = "",
+    ) -> T:
+        attempts, started = 0, time.monotonic()
+
+        def attempt() -> T:
+            nonlocal attempts
+            attempts += 1
+            return self._with_fresh_credentials(action)
+
+        try:
+            return retry.call(attempt, self._policy, retry_on=retry_on, on_retry=on_retry)
+        except (TransientError, CredentialsExpiredError) as error:
+            seconds = time.monotonic() - started
+            raise type(error)(_final(error, attempts, seconds) + advice) from error
+
+    def _with_fresh_credentials(self, action: Callable[[], T]) -> T:
+        refused = float("-inf")
+        while True:
+            try:
+                return action()
+            except CredentialsExpiredError:  # noqa: PERF203 - the loop is the retry
+                if time.monotonic() - refused < _FRESH:
+                    raise
+                self._store.reconnect()
+                refused = time.monotonic()
+
+
+def _final(error: StoreError, attempts: int, seconds: float) -> str:
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    if isinstance(error, CredentialsExpiredError):
+        return f"{error} Looking for fresh ones did not help ({times}, {seconds:.0f} s)."
+    return f"{error} Gave up after {times} in {seconds:.0f} s; check the network, and whether the service is up."
