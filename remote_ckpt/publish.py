@@ -24,7 +24,7 @@ _NAMES = 8  # a formatted name can be taken; one with six random characters, eig
 
 
 def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
-    """Return the key for a checkpoint: the formatted name; under the hidden folder when every name would be the same."""
+    """Return the formatted name, or one under the hidden folder when every checkpoint would have the same."""
     if template.fields:
         return formatted
     return f"{HIDDEN}/{Template.with_suffix_before_extension(formatted, checkpoint_id)}"
@@ -57,7 +57,8 @@ class Publisher:
             ManifestError: The manifest cannot be read; nothing was changed.
         """
         record = entry.record
-        if not (entry.recovered and self._is_known(record)):
+        tried_before = entry.recovered or entry.journal.load()
+        if not (tried_before and self._is_known(record)):
             record = self._upload(entry, report, progress)
         commit = self.committer.commit(record, entry.terms)
         if commit.series.alias:

@@ -1,0 +1,79 @@
+"""What saving has cost and brought so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from remote_ckpt.stores.base import TransferReport
+
+
+@dataclass
+class Stats:
+    """Counters of one writer; read them from any thread.
+
+    Attributes:
+        saves: Checkpoints captured.
+        stall_seconds: How long the training thread was held up, for each of them.
+        durable_seconds: From capture until committed, for each that is in the bucket.
+        bytes_written: Bytes of the files written to the spool.
+        superseded: Checkpoints given up because a better one was waiting behind them (`save_best_only`).
+        dropped: Checkpoints given up because the spool was full.
+        failures: Attempts to write or publish that failed; what failed to publish is tried again later.
+        pending: Captured and not yet in the bucket, as of the last look.
+        transfer: Bytes sent and reused, and retries.
+    """
+
+    saves: int = 0
+    stall_seconds: list[float] = field(default_factory=list)
+    durable_seconds: list[float] = field(default_factory=list)
+    bytes_written: int = 0
+    superseded: int = 0
+    dropped: int = 0
+    failures: int = 0
+    pending: int = 0
+    transfer: TransferReport = field(default_factory=TransferReport)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that crossed the network, repeated parts included."""
+        return self.transfer.sent
+
+    @property
+    def bytes_reused(self) -> int:
+        """Bytes that were in the bucket already and were not sent."""
+        return self.transfer.reused
+
+    @property
+    def retries(self) -> int:
+        """Requests that were made again."""
+        return self.transfer.retries
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        if not self.saves:
+            return "no checkpoint was due"
+        parts = [f"{self.saves} {'save' if self.saves == 1 else 'saves'}"]
+        stalls = self.stall_seconds
+        parts.append(f"training waited {_time(median(stalls))} (median), {_time(max(stalls))} (worst)")
+        parts.append(f"{human_bytes(self.bytes_sent)} sent")
+        if self.bytes_reused:
+            parts.append(f"{human_bytes(self.bytes_reused)} reused")
+        if self.durable_seconds:
+            parts.append(f"in the bucket after {_time(median(self.durable_seconds))} (median)")
+        counts = {name: getattr(self, name) for name in ("superseded", "dropped", "failures", "pending")}
+        parts += [f"{count} {name}" for name, count in counts.items() if count]
+        return ", ".join(parts)
+
+
+def human_bytes(count: float) -> str:
+    """Return a size for people: `"12.3 MB"` (powers of ten, as storage is sold)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,0 +1,323 @@
+"""One series' way into the bucket, for custom loops and for the callback: policy, capture, pipeline.
+
+::
+
+    training thread   save ─ policy.is_better ─ capture ──► pipeline: seal ─ publish (upload, commit, alias, prune)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+from typing import Any, Literal
+
+from remote_ckpt import exits
+from remote_ckpt.capture import Capturer, WholeModelSnapshot
+from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.commit import Committer
+from remote_ckpt.errors import DrainError, RemoteCkptError, SaveFailedError
+from remote_ckpt.location import Location, Template
+from remote_ckpt.pipeline import Job, Pipeline, Snapshot
+from remote_ckpt.policy import Mode, is_better
+from remote_ckpt.publish import Publisher, object_key
+from remote_ckpt.spool import Spool, Terms
+from remote_ckpt.stats import Stats
+from remote_ckpt.stores.base import Digests, ObjectStore, Transfer
+
+log = logging.getLogger("remote_ckpt")
+
+OnError = Literal["warn", "raise"]
+Published = Callable[[Checkpoint, bool], None]
+"""Told, on the publisher's thread, of each checkpoint in the bucket and whether it is the best."""
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """How a series is scored and kept.
+
+    Attributes:
+        monitor: The metric that decides.
+        mode: Its direction.
+        save_best_only: Save only improvements; a newer one replaces one that still waits.
+        keep_best: How many of the best to keep; None with `keep_last` None keeps everything.
+        keep_last: How many of the latest to keep.
+        threshold: The score to beat from the start, if any.
+        on_error: `"warn"`: failures are told and training goes on. `"raise"`: the next save or flush raises them.
+    """
+
+    monitor: str = "val_loss"
+    mode: Mode = "min"
+    save_best_only: bool = False
+    keep_best: int | None = None
+    keep_last: int | None = None
+    threshold: float | None = None
+    on_error: OnError = "warn"
+
+
+class Writer:
+    """Saves checkpoints of one series in the background.
+
+    `save`, `flush` and `close` belong to one thread, the one that trains. As a context manager it closes on exit,
+    also after an exception.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        store: ObjectStore,
+        options: SeriesOptions,
+        *,
+        spool: Spool,
+        transfer: Transfer | None = None,
+        on_published: Published | None = None,
+    ):
+        """Make a writer; nothing is read or written before `open`."""
+        if location.template is None:
+            raise RemoteCkptError("A writer needs a filename template.")
+        self.location = location
+        self.template = Template(location.template)
+        self.options = options
+        self.stats = Stats()
+        self._store = store
+        self._spool = spool
+        self._transfer = transfer or Transfer()
+        self._committer = Committer(store, location)
+        self._pipeline = Pipeline(
+            spool=spool,
+            publisher=Publisher(store, location, self._committer),
+            mode=options.mode,
+            supersede=options.save_best_only,
+            stats=self.stats,
+            on_published=on_published or _say_nothing,
+            before_first=self._check_store,
+        )
+        self._capturers: dict[int, Capturer] = {}
+        self._newest = datetime.min.replace(tzinfo=timezone.utc)
+        self._told: Exception | None = None
+        self._closed = False
+
+    def open(self) -> None:
+        """Learn what the run holds, and queue what earlier processes left in the spool. Blocks for one request.
+
+        Raises:
+            ManifestError: What is there is not a manifest we can read.
+            StoreError: The store cannot be read: no bucket, no access, no answer.
+        """
+        exits.register(self)
+        self._pipeline.adopt(self._spool.adopt())
+        series = self._committer.load().of(self.template.text)
+        if series is None:
+            return
+        series = self._committer.without_deleted(series.scored_by(self.options.monitor, self.options.mode))
+        best, latest = series.find("best"), series.find("latest")
+        self._pipeline.best_durable = best.score if best else None
+        self._newest = latest.created if latest else self._newest
+
+    @property
+    def best(self) -> float | None:
+        """The score to beat: the best in the bucket, on its way there, or the threshold given."""
+        best, threshold = self._pipeline.best, self.options.threshold
+        return threshold if is_better(threshold, best, self.options.mode) else best
+
+    def improves(self, score: float | None) -> bool:
+        """Return whether `score` beats `best`; NaN never does."""
+        return is_better(score, self.best, self.options.mode)
+
+    def save(
+        self,
+        model: Any,
+        *,
+        epoch: int,
+        logs: Mapping[str, Any] | None = None,
+        batch: int | None = None,
+        step: int | None = None,
+    ) -> bool:
+        """Save the model as it is now, unless `save_best_only` and it is no improvement.
+
+        Returns within a millisecond for weights captured by reference; writing, uploading and committing happen in
+        the background. Whole models (`.keras`, `.h5`) are written to the local disk before it returns.
+
+        Args:
+            model: A Keras model.
+            epoch: 0-based.
+            logs: Metrics; scalars are recorded.
+            batch: 0-based batch within the epoch, or None at an epoch's end.
+            step: The optimizer's iterations, if known.
+
+        Returns:
+            Whether it was queued.
+
+        Raises:
+            TemplateError: The filename template names a metric that is not in `logs`.
+            SaveFailedError: An earlier save failed and `on_error` is "raise".
+        """
+        self._raise_failure()
+        score = scalar((logs or {}).get(self.options.monitor))
+        if self.options.save_best_only and score is not None and not self.improves(score):
+            return False
+        self.submit(model, epoch=epoch, logs=logs, batch=batch, step=step)
+        return True
+
+    def submit(
+        self,
+        model: Any,
+        *,
+        epoch: int,
+        logs: Mapping[str, Any] | None = None,
+        batch: int | None = None,
+        step: int | None = None,
+    ) -> str:
+        """Save the model as it is now, whatever its score. Returns the key. Otherwise as `save`."""
+        begun = time.perf_counter()
+        formatted = self.template.format(epoch=epoch, batch=batch, logs=logs)
+        checkpoint_id = secrets.token_hex(8)
+        scalars = {name: value for name, raw in (logs or {}).items() if (value := scalar(raw)) is not None}
+        score = scalars.get(self.options.monitor)
+        facts = {
+            "id": checkpoint_id,
+            "series": self.template.text,
+            "key": object_key(self.template, formatted, checkpoint_id),
+            "epoch": epoch,
+            "batch": batch,
+            "step": step,
+            "score": score,
+            "logs": scalars,
+            "created": self._now(),
+            "writer": f"{socket.gethostname()}-{os.getpid()}",
+        }
+
+        def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
+            record = Checkpoint(size=digests.size, sha256=digests.sha256, crc32c=digests.crc32c, **facts)  # type: ignore[arg-type]
+            return record, self._terms
+
+        def capture() -> Job:
+            snapshot = self._capture(model)
+            return Job(checkpoint_id, self.template.suffix, score, snapshot, complete, time.monotonic())
+
+        self._pipeline.submit(capture)
+        self.stats.saves += 1
+        self.stats.stall_seconds.append(time.perf_counter() - begun)
+        self.stats.pending = self._pipeline.pending
+        return formatted
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything saved so far is in the bucket: complete, verified and committed.
+
+        Args:
+            timeout: Seconds; by default the transfer's deadline.
+
+        Raises:
+            DrainError: It is not, and why; what was written waits in the spool.
+            SaveFailedError: A checkpoint was lost before it was written, and `on_error` is "raise".
+        """
+        try:
+            self._pipeline.flush(self._transfer.deadline if timeout is None else timeout)
+        finally:
+            self.stats.pending = self._pipeline.pending
+        if self.options.on_error == "raise" and self._pipeline.lost is not None:
+            self._raise_failure()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flush, then let go of threads and locks. What is left waits in the spool. Repeating is harmless.
+
+        Raises:
+            DrainError: As `flush`; closed all the same.
+        """
+        if self._closed:
+            return
+        try:
+            self.flush(timeout)
+        finally:
+            self._closed = True
+            exits.unregister(self)
+            self._pipeline.stop()
+            if not self._pipeline.pending:
+                self._spool.close()
+
+    def drain_at_exit(self, timeout: float) -> None:
+        """Close, telling on stderr what is going on; for an interpreter that is about to end."""
+        try:
+            if self._pipeline.pending:
+                _tell(
+                    f"finishing uploads to {self.location.name} before exit (at most {timeout:.0f} s; Ctrl-C to stop)"
+                )
+            self.close(timeout)
+        except DrainError as exc:
+            _tell(str(exc))
+        except KeyboardInterrupt:
+            _tell(f"stopped waiting. What was written is in {self._spool.folder}; `remote-ckpt recover` uploads it.")
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        with contextlib.suppress(DrainError):  # the user's own error is on its way; what is left was logged
+            self.close(exits.EXIT_TIMEOUT)
+
+    @property
+    def _terms(self) -> Terms:
+        options = self.options
+        alias = None if self.template.fields else "best" if options.save_best_only else "latest"
+        keep = (options.keep_best, options.keep_last)
+        if alias and keep == (None, None):
+            keep = (1, 1)  # Keras keeps one file under a fixed name
+        return Terms(monitor=options.monitor, mode=options.mode, alias=alias, keep_best=keep[0], keep_last=keep[1])
+
+    def _capture(self, model: Any) -> Snapshot:
+        if not self.template.weights_only:
+            return WholeModelSnapshot(model, self.template.suffix)
+        capturer = self._capturers.get(id(model))
+        if capturer is None or capturer.model is not model:
+            self._capturers = {id(model): (capturer := Capturer(model))}
+        return capturer.capture()
+
+    def _now(self) -> datetime:
+        """Return the time, later than any record known: a clock that was set back must not hide the latest."""
+        now = datetime.now(timezone.utc)
+        self._newest = max(now, self._newest + timedelta(microseconds=1)) if self._newest > now else now
+        return self._newest
+
+    def _check_store(self) -> None:
+        for note in self._store.probe().notes:
+            log.warning("%s: %s", self.location.name, note)
+
+    def _raise_failure(self) -> None:
+        failure = self._pipeline.lost or self._pipeline.failure
+        if self.options.on_error != "raise" or failure is None or failure is self._told:
+            return
+        self._told = failure
+        raise SaveFailedError(f"A checkpoint could not be brought into {self.location.name}: {failure}") from failure
+
+
+def scalar(value: Any) -> float | None:
+    """Return a metric as a float; None for what is not a single number."""
+    if value is None or isinstance(value, str | bytes) or getattr(value, "shape", ()) not in ((), (1,)):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _say_nothing(_record: Checkpoint, _is_best: bool) -> None:
+    """For writers whose user does not listen."""
+
+
+def _tell(message: str) -> None:
+    """Write to stderr, which works even when logging has been shut down."""
+    with contextlib.suppress(Exception):
+        print(f"remote_ckpt: {message}", file=sys.stderr, flush=True)  # noqa: T201
