@@ -1,1 +1,54 @@
-"""Keep the best Keras checkpoint in a bucket, without stopping training, without losing one."""
+"""Keep the best Keras checkpoint in a bucket, without stopping training, without losing one.
+
+Importing this package imports neither Keras nor a cloud's library; what needs them loads them on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from remote_ckpt.errors import (
+    CorruptCheckpointError,
+    DrainError,
+    ManifestError,
+    NoCheckpointError,
+    RemoteCkptError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from remote_ckpt.callback import RemoteModelCheckpoint
+    from remote_ckpt.checkpoint import Checkpoint
+    from remote_ckpt.run import Run, load_best, load_latest
+    from remote_ckpt.stores import Transfer
+
+_LAZY = {
+    "Checkpoint": "checkpoint",
+    "RemoteModelCheckpoint": "callback",
+    "Run": "run",
+    "Transfer": "stores",
+    "load_best": "run",
+    "load_latest": "run",
+}
+
+__all__ = [
+    "Checkpoint",
+    "CorruptCheckpointError",
+    "DrainError",
+    "ManifestError",
+    "NoCheckpointError",
+    "RemoteCkptError",
+    "RemoteModelCheckpoint",
+    "Run",
+    "StoreError",
+    "Transfer",
+    "load_best",
+    "load_latest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

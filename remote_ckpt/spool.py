@@ -23,6 +23,7 @@ import os
 import secrets
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ class FileJournal:
 class Spool:
     """The part of the local disk where one process keeps one run's checkpoints until they are in the bucket.
 
-    Threads: `seal` is called by one thread, `Entry.drop` by another; nothing else is shared.
+    Threads: `scratch` belongs to the training thread, `seal` to the sealer, `Entry.drop` to the publisher.
     """
 
     def __init__(self, location: Location, folder: str | os.PathLike[str] | None = None, limit: int | None = None):
@@ -146,6 +147,7 @@ class Spool:
         self.folder /= hashlib.sha256(location.root.encode()).hexdigest()[:16]
         self._own: _Owned | None = None
         self._adopted: list[_Owned] = []
+        self._claiming = threading.Lock()
 
     def used(self) -> int:
         """Return the bytes that this run's spool holds, whoever wrote them."""
@@ -205,6 +207,15 @@ class Spool:
                 raise
         return Entry(record, terms, path, digests.blocks)
 
+    def scratch(self) -> Path:
+        """Return a folder on the spool's filesystem for files that will be sealed; removed with the owner's.
+
+        Raises:
+            SpoolError: The folder cannot be created.
+        """
+        with _translated(self.folder):
+            return self._claim().folder
+
     def adopt(self) -> list[Entry]:
         """Return what dead processes left here, oldest first, and own it from now on.
 
@@ -242,12 +253,13 @@ class Spool:
         return sorted(path for path in self.folder.glob("*") if path.is_dir())
 
     def _claim(self) -> _Owned:
-        if self._own is None or not self._own.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            note = {"run": self.location.name, "protocol": self.location.protocol}
-            _write_durably(self.folder / "run.json", json.dumps(note).encode())
-            self._own = _Owned.create(self.folder)
-        return self._own
+        with self._claiming:
+            if self._own is None or not self._own.folder.is_dir():
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                note = {"run": self.location.name, "protocol": self.location.protocol}
+                _write_durably(self.folder / "run.json", json.dumps(note).encode())
+                self._own = _Owned.create(self.folder)
+            return self._own
 
 
 @dataclass(frozen=True)
@@ -299,7 +311,9 @@ def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
             yield Entry(seal.record, seal.terms, file, seal.blocks, recovered=True)
     if tidy:
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name not in sealed:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name not in sealed:
                 path.unlink(missing_ok=True)
 
 

@@ -79,6 +79,7 @@ class Writer:
         spool: Spool,
         transfer: Transfer | None = None,
         on_published: Published | None = None,
+        stats: Stats | None = None,
     ):
         """Make a writer; nothing is read or written before `open`."""
         if location.template is None:
@@ -86,7 +87,7 @@ class Writer:
         self.location = location
         self.template = Template(location.template)
         self.options = options
-        self.stats = Stats()
+        self.stats = stats or Stats()
         self._store = store
         self._spool = spool
         self._transfer = transfer or Transfer()
@@ -100,7 +101,8 @@ class Writer:
             on_published=on_published or _say_nothing,
             before_first=self._check_store,
         )
-        self._capturers: dict[int, Capturer] = {}
+        self._capturer: Capturer | None = None
+        self._captured_model: Any = None
         self._newest = datetime.min.replace(tzinfo=timezone.utc)
         self._told: Exception | None = None
         self._closed = False
@@ -279,11 +281,10 @@ class Writer:
 
     def _capture(self, model: Any) -> Snapshot:
         if not self.template.weights_only:
-            return WholeModelSnapshot(model, self.template.suffix)
-        capturer = self._capturers.get(id(model))
-        if capturer is None or capturer.model is not model:
-            self._capturers = {id(model): (capturer := Capturer(model))}
-        return capturer.capture()
+            return WholeModelSnapshot(model, self._spool.scratch(), self.template.suffix)
+        if self._capturer is None or self._captured_model is not model:
+            self._capturer, self._captured_model = Capturer(model), model
+        return self._capturer.capture()
 
     def _now(self) -> datetime:
         """Return the time, later than any record known: a clock that was set back must not hide the latest."""

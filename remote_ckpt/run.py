@@ -1,0 +1,360 @@
+"""A run: what is in it, how to get it back, and how to keep it tidy."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remote_ckpt.cache import Cache
+from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
+from remote_ckpt.commit import Committer
+from remote_ckpt.errors import CorruptCheckpointError, NoCheckpointError, ObjectNotFoundError, RemoteCkptError
+from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
+from remote_ckpt.policy import infer_mode, is_better
+from remote_ckpt.publish import Publisher
+from remote_ckpt.spool import Entry, Spool
+from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
+
+if TYPE_CHECKING:
+    from remote_ckpt.writer import Writer
+
+log = logging.getLogger("remote_ckpt")
+
+ORPHAN_AGE = timedelta(days=1)
+"""An object younger than this may belong to a commit that is still under way."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `Run.verify` found of one checkpoint; `problem` is None when it is as recorded."""
+
+    checkpoint: Checkpoint
+    problem: str | None = None
+
+
+class Run:
+    """A URL prefix with one manifest. Reading needs only read access; nothing is sent before it is asked for."""
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        transfer: Transfer | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+    ):
+        """Name a run.
+
+        Args:
+            url: The run's prefix, or a filename template in it (which selects that series).
+            storage_options: Passed to fsspec.
+            cache_dir: Where downloads are kept; by default in the user's cache folder.
+            transfer: Tuning of transfers.
+            spool_dir: Where checkpoints wait that are not yet uploaded, see `Spool`.
+
+        Raises:
+            LocationError: The URL cannot be used.
+        """
+        self.location = Location.parse(url)
+        self.transfer = transfer or Transfer()
+        self._cache = Cache(cache_dir)
+        self._spool_dir = spool_dir
+        self._storage_options = storage_options
+        self._store: ObjectStore | None = None
+
+    @property
+    def url(self) -> str:
+        """The run's URL, without a password."""
+        return self.location.name
+
+    @property
+    def store(self) -> ObjectStore:
+        """The object store, opened on first use."""
+        if self._store is None:
+            self._store = open_store(self.location, self._storage_options, transfer=self.transfer)
+        return self._store
+
+    def __repr__(self) -> str:
+        return f"Run({self.url!r})"
+
+    # Reading
+
+    def manifest(self) -> Manifest:
+        """Return the manifest as it is now; an empty one while the run holds nothing.
+
+        Raises:
+            ManifestError: It cannot be read.
+            StoreError: The store refused.
+        """
+        return Committer(self.store, self.location).load()
+
+    @property
+    def series(self) -> dict[str, Series]:
+        """The run's series by filename template; with a template in the URL, that one alone."""
+        return self._chosen(self.manifest())
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints, in the order of their capture."""
+        records = [record for series in self.series.values() for record in series.checkpoints]
+        return sorted(records, key=lambda record: record.created)
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The best checkpoint, or None."""
+        return next(iter(self._candidates("best", fallback=False)), None)
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        """The checkpoint captured last, or None."""
+        return next(iter(self._candidates("latest", fallback=False)), None)
+
+    def pull(
+        self, which: Which = "best", to: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
+    ) -> Path:
+        """Bring a checkpoint to the local disk, verified against its digest.
+
+        Args:
+            which: `"best"`, `"latest"`, an epoch (0-based int) or an id.
+            to: A file, or an existing folder; by default the file stays in the cache.
+            progress: Told of each range.
+
+        Returns:
+            The file. In the cache it must not be changed.
+
+        Raises:
+            NoCheckpointError: There is no such checkpoint.
+            CorruptCheckpointError: None that would do is intact.
+        """
+        checkpoint, path = self._intact(which, progress)
+        if to is None:
+            return path
+        target = Path(to).expanduser()
+        if target.is_dir():
+            target /= checkpoint.key.rsplit("/", 1)[-1]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+        try:
+            shutil.copyfile(path, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def load(self, model: Any, which: Which = "best") -> Checkpoint:
+        """Load a checkpoint into a Keras model of the same architecture, optimizer included.
+
+        A best (or latest) that is missing or corrupt is passed over with a warning, and the one before it is loaded.
+
+        Returns:
+            The checkpoint that was loaded.
+
+        Raises:
+            NoCheckpointError: There is no such checkpoint.
+            CorruptCheckpointError: None that would do is intact; the model is untouched.
+        """
+        from remote_ckpt.restore import load_into
+
+        checkpoint, path = self._intact(which, None)
+        load_into(model, path, checkpoint.url)
+        return checkpoint
+
+    def watch(self, poll: float = 10.0) -> Iterator[Checkpoint]:
+        """Yield the best checkpoint, then each new best, forever; looks every `poll` seconds."""
+        seen: str | None = None
+        while True:
+            best = self.best
+            if best is not None and best.id != seen:
+                seen = best.id
+                yield best
+            time.sleep(poll)
+
+    def verify(self, which: Which | None = None, *, progress: Progress | None = None) -> Iterator[Verdict]:
+        """Download checkpoints and compare them with what was recorded; all of them, or the one that `which` names."""
+        chosen = self.checkpoints if which is None else self._candidates(which, fallback=False)
+        if which is not None and not chosen:
+            raise self._nothing(which)
+        for checkpoint in chosen:
+            try:
+                self._cache.get(checkpoint, self.store, progress)
+            except (CorruptCheckpointError, ObjectNotFoundError) as exc:
+                yield Verdict(checkpoint, str(exc))
+            else:
+                yield Verdict(checkpoint)
+
+    # Keeping
+
+    def writer(self, template: str, *, monitor: str = "val_loss", mode: str = "auto", **options: Any) -> Writer:
+        """Return an open writer for a custom training loop.
+
+        Args:
+            template: Filename template, relative to the run.
+            monitor: The metric that decides.
+            mode: `"min"`, `"max"`, or `"auto"` to go by the metric's name.
+            **options: See `writer.SeriesOptions`: `save_best_only`, `keep_best`, `keep_last`, `threshold`, `on_error`;
+                and `spool_limit` in bytes.
+        """
+        from remote_ckpt.writer import SeriesOptions, Writer
+
+        limit = options.pop("spool_limit", None)
+        direction = infer_mode(monitor) if mode == "auto" else mode
+        location = self.location.with_template(template)
+        writer = Writer(
+            location,
+            self.store,
+            SeriesOptions(monitor=monitor, mode=direction, **options),  # type: ignore[arg-type]
+            spool=Spool(self.location, self._spool_dir, limit),
+            transfer=self.transfer,
+        )
+        writer.open()
+        return writer
+
+    def prune(
+        self, keep_best: int | None = None, keep_last: int | None = None, *, dry_run: bool = False
+    ) -> list[Checkpoint]:
+        """Delete checkpoints beyond the rules; the best and the latest of each series always stay.
+
+        Returns:
+            What was deleted, or would be.
+        """
+        gone: list[Checkpoint] = []
+
+        def change(manifest: Manifest) -> Manifest:
+            gone.clear()
+            changed = manifest
+            for template, series in self._chosen(manifest).items():
+                pruned, lost = series.pruned(keep_best, keep_last)
+                if lost:
+                    gone.extend(lost)
+                    changed = changed.with_series(template, pruned)
+            return manifest if dry_run else changed
+
+        manifest = Committer(self.store, self.location).change(change)
+        if not dry_run:
+            for checkpoint in gone:
+                if checkpoint.key not in manifest.keys:
+                    self.store.delete(checkpoint.key)
+        return gone
+
+    def sweep(self, older_than: timedelta = ORPHAN_AGE, *, dry_run: bool = False) -> list[str]:
+        """Delete orphans: checkpoints no manifest names, and this run's unfinished uploads, older than `older_than`.
+
+        Returns:
+            The keys that were deleted, or would be.
+        """
+        named = self.manifest().keys | {MANIFEST_KEY}
+        limit = datetime.now(timezone.utc) - older_than
+        orphans = [
+            found.key
+            for found in self.store.scan(f"{HIDDEN}/")
+            if found.key not in named
+            and found.modified is not None
+            and found.modified < limit
+            and not found.key.startswith(f"{HIDDEN}/spool/")
+        ]
+        if not dry_run:
+            for key in orphans:
+                self.store.delete(key)
+        return orphans + self.store.sweep_uploads(older_than, dry_run=dry_run)
+
+    def pending(self) -> list[Entry]:
+        """Return what waits in this machine's spool for this run."""
+        return Spool(self.location, self._spool_dir).waiting()
+
+    def recover(self, *, progress: Progress | None = None) -> list[Checkpoint]:
+        """Upload and commit what dead processes left in this machine's spool; what living ones have stays theirs.
+
+        Returns:
+            The checkpoints that are in the bucket now.
+
+        Raises:
+            StoreError: The store refused; what was not uploaded is still in the spool.
+        """
+        spool = Spool(self.location, self._spool_dir)
+        publisher = Publisher(self.store, self.location, Committer(self.store, self.location))
+        done: list[Checkpoint] = []
+        try:
+            for entry in spool.adopt():
+                commit = publisher.publish(entry, TransferReport(), progress)
+                done.append(commit.series.find(entry.record.id) or entry.record)
+        finally:
+            spool.close()
+        return done
+
+    def _chosen(self, manifest: Manifest) -> dict[str, Series]:
+        template = self.location.template
+        return {name: series for name, series in manifest.series.items() if template in (None, name)}
+
+    def _candidates(self, which: Which, *, fallback: bool = True) -> list[Checkpoint]:
+        """Return the checkpoints that would do, the wanted one first."""
+        series = list(self.series.values())
+        if which not in ("best", "latest"):
+            found = [record for one in series if (record := one.find(which))]
+            return sorted(found, key=lambda record: record.created, reverse=True)[:1]
+        firsts = [record for one in series if (record := one.find(which))]
+        records = [record for one in series for record in one.checkpoints] if fallback else firsts
+        if which == "latest":
+            return sorted(records, key=lambda record: record.created, reverse=True)
+        return _best_first(series, records)
+
+    def _intact(self, which: Which, progress: Progress | None) -> tuple[Checkpoint, Path]:
+        """Return the wanted checkpoint, downloaded and verified; else the next that would do, with a warning."""
+        problem: RemoteCkptError | None = None
+        for again in range(2):  # a reader who loses the race with a pruning writer reads the manifest again
+            candidates = self._candidates(which)
+            for checkpoint in candidates:
+                try:
+                    return checkpoint, self._cache.get(checkpoint, self.store, progress)
+                except ObjectNotFoundError as exc:
+                    problem = exc
+                    if not again:
+                        break
+                except CorruptCheckpointError as exc:
+                    problem = exc
+                log.warning("Passing over epoch %d: %s", checkpoint.epoch + 1, problem)
+        if problem is None:
+            raise self._nothing(which)
+        raise CorruptCheckpointError(
+            f"No intact checkpoint ({which}) in {self.url}; the last problem: {problem}"
+        ) from problem
+
+    def _nothing(self, which: Which) -> NoCheckpointError:
+        if waiting := len(self.pending()):
+            hint = f" {waiting} wait in this machine's spool: `remote-ckpt recover {self.url}` uploads them."
+        else:
+            hint = " Is the URL the one that training saved to?"
+        name = f"epoch {which + 1}" if isinstance(which, int) else which
+        return NoCheckpointError(f"{self.url} holds no checkpoint ({name}).{hint}")
+
+
+def _best_first(series: Sequence[Series], records: list[Checkpoint]) -> list[Checkpoint]:
+    """Return the records with the better ones first. Several series are compared only if they are judged alike."""
+    judged = {(one.monitor, one.mode) for one in series if one.checkpoints}
+    if len(judged) > 1:
+        named = ", ".join(sorted(f"{monitor} ({mode})" for monitor, mode in judged))
+        raise NoCheckpointError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
+    mode = next(iter(judged))[1] if judged else "min"
+    ordered: list[Checkpoint] = []
+    for record in records:
+        place = next((i for i, other in enumerate(ordered) if is_better(record.score, other.score, mode)), len(ordered))
+        ordered.insert(place, record)
+    return ordered
+
+
+def load_best(model: Any, url: str | os.PathLike[str], **options: Any) -> Checkpoint:
+    """Load the best checkpoint of a run into `model`; see `Run.load`. Options as for `Run`."""
+    return Run(url, **options).load(model, "best")
+
+
+def load_latest(model: Any, url: str | os.PathLike[str], **options: Any) -> Checkpoint:
+    """Load the latest checkpoint of a run into `model`; see `Run.load`. Options as for `Run`."""
+    return Run(url, **options).load(model, "latest")
