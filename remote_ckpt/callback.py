@@ -223,7 +223,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             io_utils.print_msg(f"\n{message}")
 
     def _published(self, record: Checkpoint, _is_best: bool) -> None:
-        self._say(f"Epoch {record.epoch + 1}: finished saving model to {record.url}")
+        shown = record.key if Template(record.series).fields else record.series
+        self._say(f"Epoch {record.epoch + 1}: finished saving model to {self.run.location.url(shown)}")
 
     def _open_writer(self) -> Writer:
         """Return the open writer. Failing to read the run is told and does not end training, unless asked to."""

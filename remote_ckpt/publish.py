@@ -57,8 +57,7 @@ class Publisher:
             ManifestError: The manifest cannot be read; nothing was changed.
         """
         record = entry.record
-        tried_before = entry.recovered or entry.journal.load()
-        if not (tried_before and self._is_known(record)):
+        if not (_tried_before(entry) and self._is_known(record)):
             record = self._upload(entry, report, progress)
         commit = self.committer.commit(record, entry.terms)
         if commit.series.alias:
@@ -73,13 +72,22 @@ class Publisher:
         return series is not None and series.knows(record.id)
 
     def _upload(self, entry: Entry, report: TransferReport, progress: Progress | None) -> Checkpoint:
-        """Create the object; when its name is taken by another's bytes, under the next name."""
+        """Create the object; when its name is taken, under the next name.
+
+        A store takes equal bytes under the name for an upload of ours whose answer was lost. They may as well be
+        another writer's, whose retention will delete them; so a first attempt looks before it begins.
+        """
         record = entry.record
+        tried_before = _tried_before(entry)
         for attempt in range(_NAMES):
             key = record.key
             if attempt:
                 extra = record.id[-6:] if attempt == 1 else f"{record.id[-6:]}-{attempt}"
                 key = Template.with_suffix_before_extension(key, extra)
+            if not (tried_before or self._is_free(key)):
+                continue
+            if not tried_before:
+                entry.journal.save({"key": key})
             try:
                 self.store.upload(
                     key,
@@ -95,6 +103,13 @@ class Publisher:
                 continue
             return record.model_copy(update={"key": key, "url": self.location.url(key)})
         raise LocationError(f"{self.location.url(record.key)} and {_NAMES - 1} names like it are taken.")
+
+    def _is_free(self, key: str) -> bool:
+        try:
+            self.store.stat(key)
+        except ObjectNotFoundError:
+            return True
+        return False
 
     def _show(self, series: Series, name: str) -> None:
         """Copy the best (or the latest) to the series' fixed name, in the store.
@@ -126,6 +141,11 @@ class Publisher:
                 self.store.delete(record.key)
             except (StoreError, CommitOutcomeUnknownError) as exc:
                 log.warning("Could not delete %s, which is no longer needed: %s", self.location.url(record.key), exc)
+
+
+def _tried_before(entry: Entry) -> bool:
+    """Return whether an upload of this entry may have begun already, here or in a process that died."""
+    return entry.recovered or bool(entry.journal.load())
 
 
 def _with_alias_seen(manifest: Manifest, name: str) -> Manifest:

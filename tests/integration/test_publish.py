@@ -1,0 +1,149 @@
+"""A sealed checkpoint's way into a real store."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from records import TEMPLATE, seal, terms
+
+from remote_ckpt.commit import Committer
+from remote_ckpt.errors import StoreError
+from remote_ckpt.location import Location
+from remote_ckpt.publish import Publisher
+from remote_ckpt.run import Run
+from remote_ckpt.spool import Spool
+from remote_ckpt.stores import TransferReport, open_store
+
+FIXED = "best.weights.h5"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def publisher(run):
+    return Publisher(run.store, run.location, Committer(run.store, run.location))
+
+
+@pytest.fixture
+def spool(run, tmp_path):
+    return Spool(run.location, tmp_path / "spool")
+
+
+def publish(publisher, entry):
+    return publisher.publish(entry, TransferReport())
+
+
+def test_a_published_checkpoint_is_an_ordinary_file(run, publisher, spool, tmp_path):
+    """Its bytes are what was sealed, and the spool is empty afterwards."""
+    commit = publish(publisher, seal(spool, 1, data=b"weights"))
+    assert (tmp_path / "run/w-01.weights.h5").read_bytes() == b"weights"
+    assert commit.series.find("best").sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert run.pending() == []
+
+
+def test_a_name_that_is_taken_is_never_overwritten(run, publisher, spool, tmp_path):
+    """A short suffix goes before the extension."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/w-01.weights.h5").write_bytes(b"somebody's")
+    commit = publish(publisher, seal(spool, 1, data=b"ours", id="abcdef123456"))
+    assert (tmp_path / "run/w-01.weights.h5").read_bytes() == b"somebody's"
+    assert commit.series.find("best").key == "w-01-123456.weights.h5"
+
+
+def test_equal_bytes_of_another_writer_are_not_taken_for_ours(run, publisher, spool):
+    """Or that writer's retention would delete what our record names."""
+    publish(publisher, seal(spool, 1, data=b"same", id="first0000001"))
+    commit = publish(publisher, seal(spool, 1, data=b"same", id="second000002"))
+    keys = [record.key for record in commit.series.checkpoints]
+    assert len(set(keys)) == 2
+
+
+def test_publishing_again_after_a_crash_changes_nothing(run, publisher, spool, tmp_path, monkeypatch):
+    """Killed after the commit, before the spool entry was dropped."""
+    entry = seal(spool, 1)
+    monkeypatch.setattr(type(entry), "drop", lambda self: None)
+    publish(publisher, entry)
+    monkeypatch.undo()
+    spool._own.lock.release()
+    done = Run(str(tmp_path / "run"), spool_dir=tmp_path / "spool").recover()
+    assert [record.key for record in done] == ["w-01.weights.h5"]
+    assert len(run.checkpoints) == 1
+    assert [path.name for path in (tmp_path / "run").glob("*.h5")] == ["w-01.weights.h5"]
+
+
+def test_a_fixed_name_shows_the_best(run, publisher, spool, tmp_path):
+    """And the objects behind it are pruned as Keras keeps one file."""
+    rules = terms(alias="best", keep_best=1, keep_last=1)
+    for number, score in enumerate((0.5, 0.9, 0.3)):
+        key = f".remote_ckpt/best-{number}.weights.h5"
+        publish(publisher, seal(spool, number, score, data=b"%d" % number, rules=rules, series=FIXED, key=key))
+        shown = (tmp_path / "run" / FIXED).read_bytes()
+        assert shown == (b"0", b"0", b"2")[number]
+    assert run.series[FIXED].alias_seen
+    assert [path.name for path in (tmp_path / "run/.remote_ckpt").glob("best-*")] == ["best-2.weights.h5"]
+
+
+def test_a_deleted_fixed_name_starts_its_series_anew(run, publisher, spool, tmp_path):
+    """As with Keras, a worse model is then saved."""
+    rules = terms(alias="best", keep_best=1, keep_last=1)
+    publish(publisher, seal(spool, 1, 0.1, rules=rules, series=FIXED, key=".remote_ckpt/a.weights.h5"))
+    (tmp_path / "run" / FIXED).unlink()
+    commit = publish(publisher, seal(spool, 2, 0.9, rules=rules, series=FIXED, key=".remote_ckpt/b.weights.h5"))
+    assert commit.is_best
+    assert (tmp_path / "run" / FIXED).exists()
+
+
+def test_after_a_failure_the_entry_waits_and_the_manifest_names_nothing(spool, tmp_path):
+    """Here the run's folder cannot be made: a file stands in its way."""
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    location = Location.parse(str(blocked / "run"))
+    store = open_store(location)
+    entry = seal(spool, 1)
+    with pytest.raises(StoreError):
+        publish(Publisher(store, location, Committer(store, location)), entry)
+    assert entry.path.exists()
+    assert [waiting.record.id for waiting in spool.waiting()] == ["id1"]
+
+
+def test_verify_finds_what_was_changed_or_deleted(run, publisher, spool, tmp_path):
+    """One sentence for each."""
+    for number in (1, 2, 3):
+        publish(publisher, seal(spool, number))
+    target = tmp_path / "run/w-01.weights.h5"
+    target.chmod(0o600)
+    target.write_bytes(b"x" * target.stat().st_size)
+    (tmp_path / "run/w-02.weights.h5").unlink()
+    problems = {verdict.checkpoint.id: verdict.problem for verdict in run.verify()}
+    assert "sha256" in problems["id1"]
+    assert problems["id2"]
+    assert problems["id3"] is None
+
+
+def test_pull_passes_over_a_corrupt_best_with_a_warning(run, publisher, spool, tmp_path, caplog):
+    """The one before it is intact."""
+    publish(publisher, seal(spool, 1, 0.5, data=b"good"))
+    publish(publisher, seal(spool, 2, 0.1, data=b"best"))
+    (tmp_path / "run/w-02.weights.h5").write_bytes(b"rott")
+    assert run.pull("best").read_bytes() == b"good"
+    assert "Passing over epoch 3" in caplog.text
+    assert run.pull("best", to=tmp_path / "out.weights.h5").read_bytes() == b"good"
+
+
+def test_prune_and_sweep_delete_only_what_no_manifest_names(run, publisher, spool):
+    """A dry run deletes nothing."""
+    for number, score in enumerate((0.1, 0.9, 0.5, 0.7)):
+        publish(publisher, seal(spool, number, score))
+    assert [record.id for record in run.prune(keep_last=1, dry_run=True)] == ["id1", "id2"]
+    assert len(run.checkpoints) == 4
+    run.prune(keep_last=1)
+    assert [record.id for record in run.checkpoints] == ["id0", "id3"]
+    assert {found.key for found in run.store.scan() if found.key.endswith(".h5")} == {
+        "w-00.weights.h5",
+        "w-03.weights.h5",
+    }
+    assert run.series[TEMPLATE].knows("id1")

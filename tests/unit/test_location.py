@@ -1,0 +1,88 @@
+"""Where a run ends and its template begins, and which keys are allowed."""
+
+import pytest
+
+from remote_ckpt.errors import LocationError, TemplateError
+from remote_ckpt.location import Location, Template, redact, validate_key
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "run", "template"),
+    [
+        ("s3://b/runs/w-{epoch:02d}.weights.h5", "s3", "s3://b/runs", "w-{epoch:02d}.weights.h5"),
+        ("s3://b/runs/{epoch}/w.keras", "s3", "s3://b/runs", "{epoch}/w.keras"),
+        ("gs://b/runs/pima/", "gs", "gs://b/runs/pima", None),
+        ("gs://b/best.h5", "gs", "gs://b", "best.h5"),
+        ("w.keras", "file", ".", "w.keras"),
+        ("runs/w.keras", "file", "runs", "w.keras"),
+        ("/w.keras", "file", "/", "w.keras"),
+        ("file:///tmp/a/b.keras", "file", "/tmp/a", "b.keras"),
+        ("memory://a/{loss:.2f}.keras", "memory", "memory://a", "{loss:.2f}.keras"),
+    ],
+)
+def test_the_run_ends_before_the_first_field(url, protocol, run, template):
+    """A URL is a prefix, or a prefix and a template."""
+    location = Location.parse(url)
+    assert (location.protocol, location.run, location.template) == (protocol, run, template)
+
+
+@pytest.mark.parametrize("url", ["", "  ", "s3://", "s3:///run", "gs://"])
+def test_a_url_without_a_bucket_is_refused(url):
+    """The error is a ValueError of our tree."""
+    with pytest.raises(LocationError):
+        Location.parse(url)
+
+
+def test_local_runs_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    """The root is absolute; what the user wrote is what messages show."""
+    monkeypatch.chdir(tmp_path)
+    location = Location.parse("runs/w.keras")
+    assert location.root == str(tmp_path / "runs")
+    assert location.url("w.keras") == "runs/w.keras"
+
+
+def test_a_password_in_a_url_is_never_shown():
+    """Not in the name, not in an object's URL."""
+    location = Location.parse("sftp://me:secret@host/run/w.keras")
+    assert "secret" not in location.name + location.url("k") + redact("sftp://me:secret@host")
+    assert "me:***@host" in location.name
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/a", "../a", "a/../b", "a//b", "a\\b", "manifest.json", "C:x", "a\nb", "./a", "a/.", "x" * 901, "\ud800"],
+)
+def test_keys_that_leave_the_run_are_refused(key):
+    """They come from templates, and from manifests nobody vouches for."""
+    with pytest.raises(LocationError):
+        validate_key(key)
+
+
+def test_a_template_formats_as_keras_does():
+    """Epoch and batch are shown 1-based; every log is a field."""
+    template = Template("w-{epoch:02d}-{batch}-{val_loss:.2f}.weights.h5")
+    assert template.format(epoch=4, batch=0, logs={"val_loss": 0.126}) == "w-05-1-0.13.weights.h5"
+    assert template.fields == ("epoch", "batch", "val_loss")
+    assert template.weights_only
+
+
+def test_a_metric_that_was_not_logged_is_named_with_those_that_were():
+    """It is a KeyError, as with Keras, and prints as a sentence."""
+    with pytest.raises(KeyError) as caught:
+        Template("{val_los:.2f}.keras").format(logs={"val_loss": 1.0})
+    assert isinstance(caught.value, TemplateError)
+    assert "val_los" in str(caught.value)
+    assert "Known fields: epoch, val_loss" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["w.txt", "w-{}.keras", "w-{0}.keras", "w-{.keras", "../w.keras"])
+def test_a_template_that_can_never_work_is_refused_at_once(text):
+    """Before training, not at the first save."""
+    with pytest.raises(LocationError):
+        Template(text)
+
+
+def test_a_metric_named_to_climb_out_is_refused():
+    """A value with slashes and dots cannot leave the run."""
+    with pytest.raises(LocationError):
+        Template("{name}/w.keras").format(logs={"name": ".."})

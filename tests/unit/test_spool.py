@@ -1,0 +1,87 @@
+"""Sealed checkpoints on the local disk."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from records import seal
+
+from remote_ckpt.errors import SpoolError
+from remote_ckpt.location import Location
+from remote_ckpt.spool import Spool
+
+RUN = Location.parse("s3://bucket/run")
+
+
+def test_what_a_dead_process_sealed_is_adopted_in_order(tmp_path):
+    """By whoever comes next on this machine."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from records import seal; from remote_ckpt.location import Location; from remote_ckpt.spool import Spool\n"
+        "spool = Spool(Location.parse('s3://bucket/run'), sys.argv[1])\n"
+        "seal(spool, 2); seal(spool, 1)\n"
+        "(spool.scratch() / 'id3.partial.weights.h5').write_bytes(b'half')\n"
+        "os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[1])], check=False)
+    spool = Spool(RUN, tmp_path)
+    entries = spool.adopt()
+    assert [entry.record.id for entry in entries] == ["id1", "id2"]
+    assert all(entry.recovered for entry in entries)
+    assert not list(tmp_path.rglob("*partial*"))
+    for entry in entries:
+        entry.drop()
+    spool.close()
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_what_a_living_process_has_stays_its_own(tmp_path):
+    """Its lock cannot be taken, but anyone may look."""
+    owner = Spool(RUN, tmp_path)
+    seal(owner, 1)
+    other = Spool(RUN, tmp_path)
+    assert other.adopt() == []
+    assert [entry.record.id for entry in other.waiting()] == ["id1"]
+
+
+def test_a_file_without_its_seal_counts_for_nothing(tmp_path):
+    """Nor does a seal whose file is short."""
+    spool = Spool(RUN, tmp_path)
+    entry, short = seal(spool, 1), seal(spool, 2)
+    (entry.path.parent / "id1.json").unlink()
+    short.path.write_bytes(b"short")
+    spool._own.lock.release()
+    assert Spool(RUN, tmp_path).adopt() == []
+
+
+def test_files_are_the_users_alone(tmp_path):
+    """Folders 0700, files 0600."""
+    spool = Spool(RUN, tmp_path / "spool")
+    entry = seal(spool, 1)
+    entry.journal.save({"a": 1})
+    for path in (tmp_path / "spool").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_failed_write_leaves_nothing_and_says_what_to_do(tmp_path):
+    """Whatever the writer raises comes out."""
+    spool = Spool(RUN, tmp_path)
+    with pytest.raises(SpoolError, match="spool_dir"):
+        spool.seal("id1", ".weights.h5", lambda path: (_ for _ in ()).throw(OSError(30, "Read-only file system")), None)
+    assert not list(tmp_path.rglob("id1*"))
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    """Each is named by its URL's digest."""
+    assert Spool(RUN, tmp_path).folder != Spool(Location.parse("s3://bucket/run2"), tmp_path).folder
+
+
+def test_the_limit_counts_what_waits(tmp_path):
+    """And half the free disk is left alone."""
+    spool = Spool(RUN, tmp_path, limit=10_000)
+    before = spool.room()
+    seal(spool, 1, data=b"x" * 4000)
+    assert before == 10_000
+    assert spool.room() <= 6000
