@@ -1,0 +1,91 @@
+"""Take snapshots of a model: by reference where Keras is as expected, through `save_weights` where it is not."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from remote_ckpt.capture._snapshot import FileSnapshot, Snapshot
+from remote_ckpt.weights_file import TemplateWriter
+
+if TYPE_CHECKING:
+    from remote_ckpt.capture._plan import Plan
+
+_log = logging.getLogger("remote_ckpt")
+
+
+class Capturer:
+    """Takes snapshots of one model; keeps the outcome of Keras's walk between saves. For one training thread.
+
+    The first capture lets Keras walk the model, as each `save_weights` does; later ones only take references, until the
+    structure of the model changes (`_watch` says what is noticed), which costs one more walk. Layers that write more
+    than variables, or by a method of their own, are asked again at each capture.
+
+    Attributes:
+        fallback_reason: Why this model cannot be captured by reference, or None. Each capture is then a blocking
+            `save_weights` into the system's temporary folder: as correct, and as slow.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._plan: Plan | None = None
+        self._writer = TemplateWriter()
+        self.fallback_reason: str | None = _reason_to_leave_it_to_keras(model)
+        if self.fallback_reason is not None:
+            self._warn()
+
+    def capture(self) -> Snapshot:
+        """Freeze what `model.save_weights` would write now.
+
+        Call it on the thread that trains the model, outside any distribution scope of a replica. Training may go on as
+        soon as it returns. After an error nothing is held and the model is unchanged.
+
+        Raises:
+            Exception: Whatever `model.save_weights` raises for this model.
+        """
+        _attach_state(self._model)
+        if self.fallback_reason is not None:
+            return self._save_now()
+        try:
+            return self._by_reference()
+        except Exception as exc:  # noqa: BLE001 - any surprise in Keras's private parts means: leave it to Keras
+            self._plan = None
+            snapshot = self._save_now()  # raises if it is the model that is at fault
+            self.fallback_reason = f"{type(exc).__name__}: {exc}"
+            self._warn()
+            return snapshot
+
+    def _by_reference(self) -> Snapshot:
+        from remote_ckpt.capture._plan import Plan
+
+        snapshot = None if self._plan is None else self._plan.snapshot(self._writer)
+        if snapshot is None:
+            self._plan = Plan(self._model)
+            snapshot = self._plan.snapshot(self._writer)
+            assert snapshot is not None
+        return snapshot
+
+    def _save_now(self) -> Snapshot:
+        return FileSnapshot(self._model.save_weights, None, ".weights.h5")
+
+    def _warn(self) -> None:
+        _log.warning(
+            "Model %r cannot be captured by reference (%s): each checkpoint stops training for as long as "
+            "model.save_weights takes.",
+            self._model.name,
+            self.fallback_reason,
+        )
+
+
+def _reason_to_leave_it_to_keras(model: Any) -> str | None:
+    method = getattr(type(model), "save_weights", None)
+    if "save_weights" in vars(model) or not getattr(method, "__module__", "").startswith("keras."):
+        return f"{type(model).__name__}.save_weights is not Keras's own"
+    return None
+
+
+def _attach_state(model: Any) -> None:
+    """Bring the state that JAX's trainer keeps outside the model during an epoch back into it, as Keras does."""
+    synchronise = getattr(model, "jax_state_sync", None)
+    if synchronise is not None:
+        synchronise()

@@ -1,0 +1,123 @@
+"""Freeze the values of many variables at once, in the way of each backend, and turn them into arrays later.
+
+TensorFlow's variables are copy-on-write: a tensor read from one shares its buffer, and the next assignment allocates a
+new one while the tensor lives. JAX's arrays are donated to the next training step, and torch updates in place: both are
+copied, on their device.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+_value_of = operator.attrgetter("_value")  # the tf.Variable inside; the public property costs ten times as much
+
+
+class Freezer(Protocol):
+    """Freezes the variables it was made for, again and again. For the training thread."""
+
+    def freeze(self) -> list[Any] | None:
+        """Return one frozen value per variable, or None if a variable no longer is what it was when this was made."""
+
+
+def freezer_for(variables: Sequence[Any]) -> Freezer:
+    """Make the freezer of the running backend."""
+    from keras import backend
+
+    return _FREEZERS[backend.backend()](variables)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Return a frozen value as an array, without a copy where the backend allows. For the worker thread."""
+    if isinstance(value, np.ndarray):
+        return value
+    from keras.src import backend
+
+    if backend.backend() == "torch":
+        return np.asarray(backend.convert_to_numpy(value))  # knows bfloat16
+    return np.asarray(value)
+
+
+class _TensorFlowFreezer:
+    """Reads all plain variables of a device with one operation: a microsecond each instead of ten."""
+
+    def __init__(self, variables: Sequence[Any]) -> None:
+        self._variables = list(variables)
+        self._values = list(map(_value_of, variables))
+        self._readers = [
+            (positions, _read_together([self._values[i] for i in positions], device))
+            for device, positions in _by_device(self._values).items()
+        ]
+        plain = {i for positions, _ in self._readers for i in positions}
+        self._others = [i for i in range(len(self._values)) if i not in plain]
+
+    def freeze(self) -> list[Any] | None:
+        if not all(map(operator.is_, map(_value_of, self._variables), self._values)):
+            return None
+        frozen: list[Any] = [None] * len(self._values)
+        for positions, read in self._readers:
+            for position, tensor in zip(positions, read(), strict=True):
+                frozen[position] = tensor
+        for position in self._others:  # replicated by a strategy: it knows how its copies become one value
+            frozen[position] = _read_alone(self._values[position])
+        return frozen
+
+
+def _by_device(values: Iterable[Any]) -> dict[str, list[int]]:
+    from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
+
+    devices: dict[str, list[int]] = {}
+    for position, value in enumerate(values):
+        if isinstance(value, BaseResourceVariable):
+            devices.setdefault(value.device, []).append(position)
+    return devices
+
+
+def _read_together(values: Sequence[Any], device: str) -> Callable[[], Sequence[Any]]:
+    """Prepare TensorFlow's own operation for many variables; it is what its optimizing passes use in graphs."""
+    import tensorflow as tf
+    from tensorflow.python.eager import context, execute
+
+    handles = [value.handle for value in values]
+    attributes = ("N", len(handles), "dtypes", [value.dtype.as_datatype_enum for value in values])
+
+    def read() -> Sequence[Any]:
+        with tf.device(device):
+            tensors: Sequence[Any] = execute.execute(
+                b"_ReadVariablesOp", len(handles), inputs=handles, attrs=attributes, ctx=context.context()
+            )
+        return tensors
+
+    return read
+
+
+def _read_alone(value: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(value.read_value())
+
+
+class _JaxFreezer:
+    def __init__(self, variables: Sequence[Any]) -> None:
+        self._variables = list(variables)
+
+    def freeze(self) -> list[Any]:
+        return [variable.value.copy() for variable in self._variables]
+
+
+class _TorchFreezer:
+    def __init__(self, variables: Sequence[Any]) -> None:
+        self._variables = list(variables)
+
+    def freeze(self) -> list[Any]:
+        return [variable.value.detach().clone() for variable in self._variables]
+
+
+_FREEZERS: dict[str, Callable[[Sequence[Any]], Freezer]] = {
+    "tensorflow": _TensorFlowFreezer,
+    "jax": _JaxFreezer,
+    "torch": _TorchFreezer,
+}

@@ -1,0 +1,195 @@
+"""Run Keras's own walk once against a store that records, and keep what it found.
+
+`model.save_weights` visits every saveable and lets it write into an `H5IOStore`. Here it writes into a recorder: the
+order, the paths and the attributes of the file are Keras's own truth, and what was given for each dataset is kept: the
+variable itself, wherever a variable was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, KeysView
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import Variable
+from keras.src import backend
+from keras.src.saving import saving_lib
+
+from remote_ckpt.capture._watch import StructureWatch
+
+_KERAS = "keras."
+_BASE_OPTIMIZER = "keras.src.optimizers.base_optimizer"
+
+
+class Entry(NamedTuple):
+    """What one saveable writes: where, with which attributes, and its values in order (None: the key was deleted)."""
+
+    saveable: Any
+    path: str
+    metadata: dict[str, str] | None
+    steps: list[tuple[str, Any]]
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same variables are written as long as the saveable's attributes are the same objects.
+
+        So it is for Keras's own layers, as long as they write variables only. A value that is not a variable was
+        computed for this save, and a method that is not Keras's may decide by anything.
+        """
+        method = type(self.saveable).save_own_variables
+        return method.__module__.startswith(_KERAS) and all(isinstance(value, Variable) for _, value in self.steps)
+
+
+class Recorder(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no types
+    """An `H5IOStore` without a file: remembers what is written, and answers as the file would."""
+
+    def __init__(self) -> None:
+        self.mode = "w"
+        self.entries: list[Entry] = []
+        self._open: Entry | None = None
+
+    def __bool__(self) -> bool:
+        return True
+
+    def make(self, path: str, metadata: dict[str, str] | None = None) -> Recorder:
+        self._open = Entry(None, path, metadata, [])
+        return self
+
+    def close_entry(self, saveable: Any) -> None:
+        """Say whose entry was written since `make`, if any was."""
+        if self._open is not None:
+            self.entries.append(self._open._replace(saveable=saveable))
+            self._open = None
+
+    def _now(self) -> dict[str, Any]:
+        assert self._open is not None
+        now: dict[str, Any] = {}
+        for key, value in self._open.steps:
+            now.pop(key, None)
+            if value is not None:
+                now[key] = value
+        return now
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        assert self._open is not None
+        self._open.steps.append((key, value if isinstance(value, Variable) else backend.convert_to_numpy(value)))
+
+    def __delitem__(self, key: str) -> None:
+        assert self._open is not None
+        if key not in self._now():
+            raise KeyError(key)
+        self._open.steps.append((key, None))
+
+    def __getitem__(self, key: str) -> Any:
+        return backend.convert_to_numpy(self._now()[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._now()
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def keys(self) -> KeysView[str]:
+        return self._now().keys()
+
+    def close(self) -> None:
+        """Do nothing: there is no file."""
+
+
+class _Visited(set[int]):
+    """The set that Keras notes visited saveables in: tells the recorder whose entry has just been written."""
+
+    def __init__(self, recorder: Recorder, saveables: dict[int, Any]) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._saveables = saveables
+
+    def add(self, identity: int) -> None:
+        super().add(identity)
+        self._recorder.close_entry(self._saveables.get(identity))
+
+
+def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
+    """Let Keras walk the model once.
+
+    Args:
+        model: A built model.
+        watch: Made of the same model just before.
+
+    Returns:
+        The entries in the order of the file, and whether the walk may be kept: every saveable that it visited is one
+        that `watch` watches.
+    """
+    recorder = Recorder()
+    visited = _Visited(recorder, watch.saveables)
+    with _optimizers_by_reference(watch.saveables):
+        saving_lib._save_state(
+            model, weights_store=recorder, assets_store=None, inner_path="", visited_saveables=visited
+        )
+    return recorder.entries, watch.reaches(visited)
+
+
+def read_again(entry: Entry) -> Entry:
+    """Ask one saveable what it writes now. Its path and attributes are those of the walk."""
+    recorder = Recorder()
+    recorder.make(entry.path, entry.metadata)
+    with _optimizers_by_reference({0: entry.saveable}):
+        entry.saveable.save_own_variables(recorder)
+    recorder.close_entry(entry.saveable)
+    return recorder.entries[0]
+
+
+def write_as_keras(path: Path, entries: list[Entry], take: Callable[[int], np.ndarray]) -> None:
+    """Write a weights file through Keras's own store: the same calls in the same order as `save_weights` makes.
+
+    Args:
+        path: Replaced if it exists.
+        entries: From a walk; their values are not used, but whether there is one.
+        take: Gives the data of value i, counted over all entries and deletions, once.
+    """
+    store = saving_lib.H5IOStore(path, mode="w")
+    try:
+        index = 0
+        for entry in entries:
+            target = store.make(entry.path, metadata=entry.metadata)
+            for key, value in entry.steps:
+                if value is None:
+                    del target[key]
+                else:
+                    target[key] = take(index)
+                index += 1
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def _optimizers_by_reference(saveables: dict[int, Any]) -> Iterator[None]:
+    """Let Keras's optimizers give their variables rather than copies of them.
+
+    `BaseOptimizer.save_own_variables` stores `variable.numpy()` for each of `self.variables`: a copy of twice the
+    model, made only to be thrown away. For the time of the walk each optimizer runs the same method on a stand-in
+    whose variables answer `numpy()` with themselves.
+    """
+    changed = []
+    for saveable in saveables.values():
+        method = getattr(type(saveable), "save_own_variables", None)
+        own = getattr(saveable, "__dict__", {})
+        if getattr(method, "__module__", "") == _BASE_OPTIMIZER and "save_own_variables" not in own:
+            own["save_own_variables"] = _on_stand_in(method, saveable)
+            changed.append(own)
+    try:
+        yield
+    finally:
+        for own in changed:
+            del own["save_own_variables"]
+
+
+def _on_stand_in(method: Any, optimizer: Any) -> Callable[[Any], None]:
+    def save_own_variables(store: Any) -> None:
+        variables = [SimpleNamespace(numpy=lambda v=v: v) for v in optimizer.variables]
+        method(SimpleNamespace(variables=variables), store)
+
+    return save_own_variables

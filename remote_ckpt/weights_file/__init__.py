@@ -1,0 +1,9 @@
+"""`.weights.h5` files: written over a template, and checked before anyone loads them. Knows h5py, not Keras."""
+
+from __future__ import annotations
+
+from remote_ckpt.weights_file._archive import check_keras_archive
+from remote_ckpt.weights_file._check import check
+from remote_ckpt.weights_file._template import Dataset, Layout, Template, TemplateWriter
+
+__all__ = ["Dataset", "Layout", "Template", "TemplateWriter", "check", "check_keras_archive"]

@@ -1,0 +1,159 @@
+"""Is this `.keras` archive safe to hand to a loader? Its members are looked at before anything is unpacked."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import h5py
+
+from remote_ckpt.errors import CorruptCheckpointError
+from remote_ckpt.weights_file._check import check_opened
+
+WEIGHTS = "model.weights.h5"
+_REQUIRED = frozenset({"config.json", "metadata.json", WEIGHTS})
+_MAX_MEMBERS = 10_000
+_MAX_DIRECTORY = 16 << 20  # bytes; zipfile reads the whole central directory into memory
+_FLOOR = 64 << 20
+_EXPANSION = 20
+_COPY = 1 << 20
+_END_RECORD = struct.Struct("<4s4H2LH")  # PKWARE APPNOTE 4.3.16
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # PKWARE APPNOTE 4.3.7
+
+
+def check_keras_archive(path: Path, *, max_bytes: int | None = None) -> None:
+    """Make sure that a `.keras` archive is whole, stays inside its folder, and holds weights that pass `check`.
+
+    Refused: what is not a zip or lacks the members Keras writes; absolute, climbing, repeated or odd member names,
+    links, encryption; sizes far beyond the archive's; more than 10,000 members. Bounded in memory; a compressed weights
+    member is unpacked to a temporary file within the same bounds. `config.json` may still name code: load with Keras's
+    `safe_mode=True`.
+
+    Args:
+        path: A local file, from anywhere.
+        max_bytes: The most that the members, and the weights in memory, may take. Default: 64 MiB, or twenty times the
+            archive's size if that is more.
+
+    Raises:
+        CorruptCheckpointError: It is not safe to load; the message says why.
+        OSError: The file cannot be read at all.
+    """
+    size = path.stat().st_size
+    limit = max(_FLOOR, _EXPANSION * size) if max_bytes is None else max_bytes
+    with path.open("rb") as file:
+        _check_directory(file, path, size)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                _check_members(archive, path, size, limit)
+                _check_weights(archive, file, path, limit)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, UnicodeError, struct.error) as exc:
+            raise CorruptCheckpointError(f"{path}: damaged .keras archive ({size} bytes): {exc}") from exc
+
+
+def _check_directory(file: IO[bytes], path: Path, size: int) -> None:
+    tail = min(size, (1 << 16) + _END_RECORD.size)  # the record may be followed by a comment of up to 65,535 bytes
+    file.seek(size - tail)
+    data = file.read(tail)
+    position = data.rfind(b"PK\x05\x06")
+    if position < 0 or position + _END_RECORD.size > len(data):
+        raise CorruptCheckpointError(f"{path}: not a .keras archive ({size} bytes); damaged, or something else")
+    _, _, _, _, members, length, _, _ = _END_RECORD.unpack_from(data, position)
+    if members > _MAX_MEMBERS or length > _MAX_DIRECTORY:
+        raise _refusal(path, f"{members} members in a directory of {length} bytes")
+    file.seek(0)
+
+
+def _check_members(archive: zipfile.ZipFile, path: Path, size: int, limit: int) -> None:
+    members = archive.infolist()
+    if len(members) > _MAX_MEMBERS:
+        raise _refusal(path, f"{len(members)} members")
+    names = {member.filename for member in members}
+    if len(names) != len(members):
+        raise _refusal(path, "two members with one name")
+    if missing := _REQUIRED - names:
+        raise CorruptCheckpointError(f"{path}: not a .keras archive: {', '.join(sorted(missing))} is missing")
+    for member in members:
+        _check_member(member, path)
+    if sum(member.compress_size for member in members) > size:
+        raise _refusal(path, "members that overlap or are cut off")
+    if (declared := sum(member.file_size for member in members)) > limit:
+        raise _refusal(path, f"members of {declared} bytes in an archive of {size} bytes (limit: {limit})")
+
+
+def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
+    name = member.orig_filename
+    if (
+        not name
+        or name != member.filename
+        or "\\" in name
+        or ":" in name
+        or not name.isprintable()
+        or PurePosixPath(name).is_absolute()
+        or ".." in PurePosixPath(name).parts
+    ):
+        raise _refusal(path, f"the member name {name!r}")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise _refusal(path, f"a link, {name!r}")
+    if member.flag_bits & 0x1:
+        raise _refusal(path, f"an encrypted member, {name!r}")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _refusal(path, f"compression method {member.compress_type} of {name!r}")
+    if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
+        raise _refusal(path, f"a stored member whose sizes differ, {name!r}")
+
+
+def _check_weights(archive: zipfile.ZipFile, file: IO[bytes], path: Path, limit: int) -> None:
+    member = archive.getinfo(WEIGHTS)
+    name = f"{path} ({WEIGHTS})"
+    with archive.open(member) as unpacked:  # zipfile compares the local header with the directory here
+        if member.compress_type == zipfile.ZIP_STORED:
+            window = _Window(file, _start_of_data(file, member), member.file_size)
+            check_opened(lambda: h5py.File(window, "r"), name, member.file_size, limit)
+            return
+        with tempfile.TemporaryFile() as copy:
+            remaining = member.file_size
+            while remaining and (block := unpacked.read(min(_COPY, remaining))):
+                copy.write(block)
+                remaining -= len(block)
+            check_opened(lambda: h5py.File(copy, "r"), name, member.file_size, limit)
+
+
+def _start_of_data(file: IO[bytes], member: zipfile.ZipInfo) -> int:
+    file.seek(member.header_offset)
+    *_, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    return member.header_offset + _LOCAL_HEADER.size + int(name_length) + int(extra_length)
+
+
+def _refusal(path: Path, what: str) -> CorruptCheckpointError:
+    return CorruptCheckpointError(f"{path}: not safe to load: {what}")
+
+
+class _Window(io.RawIOBase):
+    """A stored member of an archive as a file of its own: nothing is copied. Reads only."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self._file, self._start, self._length, self._position = file, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # h5py hands a memoryview
+        wanted = max(0, min(len(buffer), self._length - self._position))
+        self._file.seek(self._start + self._position)
+        data = self._file.read(wanted)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

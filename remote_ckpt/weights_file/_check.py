@@ -1,0 +1,172 @@
+"""Is this HDF5 file safe to hand to a loader?
+
+Keras's loader trusts the file's structure: links lead to other files, shapes are allocated as declared. Here nothing is
+followed and nothing is allocated: every object is looked at once, by the low-level interface, within bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
+
+from remote_ckpt.errors import CorruptCheckpointError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAX_OBJECTS = 100_000  # a model of 5,000 variables makes about 15,000
+MAX_DEPTH = 64  # a nested model takes two levels
+MAX_ATTRIBUTES = 1_000  # legacy whole-model files have about five at an object
+_FLOOR = 64 << 20  # bytes any file may declare, however small it is
+_EXPANSION = 20  # times its size that a compressed file may declare
+_BUILT_IN_FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
+_SCALAR_CLASSES = frozenset({h5t.INTEGER, h5t.FLOAT, h5t.ENUM, h5t.STRING})
+
+
+def check(path: Path, *, max_bytes: int | None = None) -> None:
+    """Make sure that an HDF5 file is whole and does nothing but hold arrays. Reads metadata only; changes nothing.
+
+    Refused: what is not HDF5 or is truncated; soft, external and looping links; data in other files, virtual or
+    overlapping; filters that need a plugin; types other than numbers, booleans and strings; shapes without data,
+    compression bombs; more than 100,000 objects or 64 levels. Bounded in time and memory by those limits.
+
+    Args:
+        path: A local file, from anywhere.
+        max_bytes: The most that the file's arrays may take in memory. Default: 64 MiB, or twenty times the file's size
+            if that is more; without compression a file cannot exceed its own size anyway.
+
+    Raises:
+        CorruptCheckpointError: It is not safe to load; the message says why and where.
+        OSError: The file cannot be read at all.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(SIGNATURE)) != SIGNATURE:
+            raise CorruptCheckpointError(f"{path}: not an HDF5 file ({size} bytes); damaged, or something else")
+    check_opened(lambda: h5py.File(path, "r"), str(path), size, max_bytes)
+
+
+def check_opened(open_file: Callable[[], h5py.File], name: str, size: int, max_bytes: int | None) -> None:
+    """Check an HDF5 file that `open_file` opens; `name` and `size` (bytes) describe it. Raises as `check` does."""
+    try:
+        with open_file() as file:
+            _Inspection(name, size, max_bytes).run(file)
+    except CorruptCheckpointError:
+        raise
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, UnicodeError, OverflowError) as exc:
+        # h5py's translations of what the HDF5 library says about damaged metadata.
+        raise CorruptCheckpointError(f"{name}: damaged or truncated HDF5 file ({size} bytes): {exc}") from exc
+
+
+class _Inspection:
+    """One bounded walk through one file."""
+
+    def __init__(self, name: str, size: int, max_bytes: int | None) -> None:
+        self._name = name
+        self._size = size
+        self._limit = max(_FLOOR, _EXPANSION * size) if max_bytes is None else max_bytes
+        self._seen: set[int] = set()
+        self._declared = 0
+        self._runs: list[tuple[int, int]] = []
+
+    def run(self, file: h5py.File) -> None:
+        root = h5o.open(file.id, b"/")
+        pending: list[tuple[h5g.GroupID, str, int]] = [(root, "", 0)]
+        self._note(root, "/")
+        while pending:
+            group, where, depth = pending.pop()
+            for link in self._links(group, where or "/"):
+                place = f"{where}/{link.decode('utf-8', 'replace')}"
+                child = h5o.open(group, link)
+                self._note(child, place)
+                if isinstance(child, h5g.GroupID):
+                    if depth + 1 > MAX_DEPTH:
+                        raise self._refusal(f"more than {MAX_DEPTH} levels of groups", place)
+                    pending.append((child, place, depth + 1))
+                elif isinstance(child, h5d.DatasetID):
+                    self._dataset(child, place)
+                else:
+                    raise self._refusal("an object that is neither a group nor a dataset", place)
+        self._overlaps()
+
+    def _links(self, group: h5g.GroupID, where: str) -> list[bytes]:
+        names: list[bytes] = []
+
+        def visit(name: bytes, info: Any) -> bool | None:
+            if info.type != h5l.TYPE_HARD:
+                raise self._refusal("a soft or external link", f"{where} → {name.decode('utf-8', 'replace')}")
+            names.append(name)
+            return True if len(names) + len(self._seen) > MAX_OBJECTS else None
+
+        if group.links.iterate(visit, info=True):
+            raise self._refusal(f"more than {MAX_OBJECTS} objects", where)
+        return names
+
+    def _note(self, object_id: Any, place: str) -> None:
+        info = h5o.get_info(object_id)
+        if info.addr in self._seen:
+            raise self._refusal("an object with two names (a loop of links)", place)
+        self._seen.add(info.addr)
+        if len(self._seen) > MAX_OBJECTS:
+            raise self._refusal(f"more than {MAX_OBJECTS} objects", place)
+        count = h5a.get_num_attrs(object_id)
+        if count > MAX_ATTRIBUTES:
+            raise self._refusal(f"{count} attributes", place)
+        for index in range(count):
+            attribute = h5a.open(object_id, index=index)
+            self._type(attribute.get_type(), place)
+            self._declare(attribute.get_space(), attribute.get_type(), place)
+
+    def _dataset(self, dataset: h5d.DatasetID, place: str) -> None:
+        plist = dataset.get_create_plist()
+        layout = plist.get_layout()
+        if layout == h5d.VIRTUAL or plist.get_external_count():
+            raise self._refusal("data that lies in other files", place)
+        filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
+        if not _BUILT_IN_FILTERS.issuperset(filters):
+            raise self._refusal("a filter that needs a plugin", place)
+        self._type(dataset.get_type(), place)
+        declared = self._declare(dataset.get_space(), dataset.get_type(), place)
+        stored = dataset.get_storage_size()
+        if stored > self._size:
+            raise self._refusal(f"{stored} stored bytes, more than the whole file", place)
+        if h5z.FILTER_DEFLATE not in filters and declared > stored:
+            raise self._refusal(f"a shape of {declared} bytes with only {stored} bytes of data", place)
+        offset = dataset.get_offset()
+        if layout == h5d.CONTIGUOUS and offset is not None and stored:
+            self._runs.append((offset, stored))
+
+    def _declare(self, space: h5s.SpaceID, type_id: h5t.TypeID, place: str) -> int:
+        if space.get_simple_extent_type() == h5s.NULL:
+            raise self._refusal("a dataset or attribute without a shape", place)
+        declared: int = math.prod(space.get_simple_extent_dims()) * type_id.get_size()
+        self._declared += declared
+        if self._declared > self._limit:
+            raise self._refusal(
+                f"arrays that would take more than {self._limit} bytes in memory (the file has {self._size})", place
+            )
+        return declared
+
+    def _type(self, type_id: h5t.TypeID, place: str) -> None:
+        kind = type_id.get_class()
+        if kind in _SCALAR_CLASSES:
+            return
+        if kind == h5t.OPAQUE and type_id.get_size() <= 2 and not type_id.get_tag():
+            return  # bfloat16 and float8, as h5py stores them
+        if kind == h5t.COMPOUND and type_id.get_nmembers() == 2 and type_id.dtype in (np.complex64, np.complex128):
+            return
+        raise self._refusal("a type that is neither number, boolean nor string", place)
+
+    def _overlaps(self) -> None:
+        end = 0
+        for offset, length in sorted(self._runs):
+            if offset < end or offset + length > self._size:
+                raise self._refusal("datasets that overlap or lie past the end of the file", f"offset {offset}")
+            end = offset + length
+
+    def _refusal(self, what: str, place: str) -> CorruptCheckpointError:
+        return CorruptCheckpointError(f"{self._name}: not safe to load: {what}, at {place!r}")
