@@ -102,7 +102,8 @@ class _Inspection:
             names.append(name)
             return True if len(names) + len(self._seen) > MAX_OBJECTS else None
 
-        if group.links.iterate(visit, info=True):
+        too_many, _ = group.links.iterate(visit, info=True)  # h5py: what `visit` returned, and where it stopped
+        if too_many:
             raise self._refusal(f"more than {MAX_OBJECTS} objects", where)
         return names
 
