@@ -1,0 +1,120 @@
+"""Arguments that the commands share, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from remote_ckpt.checkpoint import Checkpoint, Which
+from remote_ckpt.cli._group import remember_debug
+from remote_ckpt.errors import NoCheckpointError
+from remote_ckpt.run import Run
+
+_IDS = 16  # an id's length; one of digits only is no epoch
+_TEXTS = frozenset({"key", "secret", "token", "username", "password"})  # never numbers, even if all digits
+
+
+def parse_option(text: str) -> tuple[list[str], Any]:
+    """Return the path and the value of `client_kwargs.region_name=eu-west-1`.
+
+    The value is JSON where it can be read as JSON, else text. Credentials are always text.
+
+    Raises:
+        typer.BadParameter: There is no name or no `=`. The message does not repeat the value, which may be a secret.
+    """
+    name, equals, value = text.partition("=")
+    path = name.split(".")
+    if not equals or not all(path):
+        raise typer.BadParameter("Write --option key=value, with dots for nesting: client_kwargs.region_name=eu-west-1")
+    if path[-1] in _TEXTS:
+        return path, value
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        return path, value
+
+
+def storage_options(texts: list[str] | None) -> dict[str, Any]:
+    """Return what `--option` (repeated) says, as fsspec wants it."""
+    options: dict[str, Any] = {}
+    for text in texts or ():
+        *outer, last = (parsed := parse_option(text))[0]
+        place = options
+        for name in outer:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise typer.BadParameter(f"--option {name} is given both a value and values inside it.")
+        place[last] = parsed[1]
+    return options
+
+
+def _checked(texts: list[str] | None) -> list[str] | None:
+    storage_options(texts)
+    return texts
+
+
+def parse_which(text: str) -> Which:
+    """Return what `best`, `latest`, an epoch (1-based here, 0-based in the package) or an id names.
+
+    Raises:
+        typer.BadParameter: Epoch 0.
+    """
+    if not text.isdecimal() or len(text) >= _IDS:
+        return text
+    if int(text) == 0:
+        raise typer.BadParameter("Epochs count from 1, as Keras shows them.")
+    return int(text) - 1
+
+
+Url = Annotated[
+    str, typer.Argument(metavar="URL", help="The run: s3://bucket/run, gs://…, a folder; or a filename template in it.")
+]
+Chosen = Annotated[
+    str, typer.Argument(metavar="WHICH", help="best, latest, an epoch (from 1, as Keras shows it) or an id.")
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="For the store, as fsspec's storage_options: endpoint_url=http://…, client_kwargs.region_name=eu-west-1. "
+        "Repeat for more.",
+        callback=_checked,
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs. Epochs count from 1 here too.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a failure's traceback.", callback=remember_debug)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
+
+
+def find(run: Run, which: Which) -> Checkpoint:
+    """Return the checkpoint that `which` names; of several of one epoch, the latest.
+
+    Raises:
+        NoCheckpointError: There is none.
+    """
+    if which == "best":
+        found = run.best
+    elif which == "latest":
+        found = run.latest
+    else:
+        named = [record for series in run.series.values() if (record := series.find(which))]
+        found = max(named, key=lambda record: record.created, default=None)
+    if found is None:
+        raise nothing(run, which)
+    return found
+
+
+def nothing(run: Run, which: Which | None = None) -> NoCheckpointError:
+    """Return the error that says what is missing, and where it may be."""
+    name = f"epoch {which + 1}" if isinstance(which, int) else which
+    wanted = f"no checkpoint ({name})" if name else "no checkpoint"
+    if waiting := len(run.pending()):
+        hint = f"{waiting} wait in this machine's spool: `remote-ckpt recover {run.url}` uploads them."
+    else:
+        hint = "Is the URL the one that training saved to?"
+    return NoCheckpointError(f"{run.url} holds {wanted}. {hint}")

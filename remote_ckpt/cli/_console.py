@@ -1,0 +1,73 @@
+"""What the commands print on: facts on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_WIDE = 1000  # columns; a pipe has no edge at which to wrap or cut
+
+
+def stdout() -> Console:
+    """Return a console for facts; plain and unwrapped when piped."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+
+
+def stderr() -> Console:
+    """Return a console for messages and progress."""
+    return Console(stderr=True, highlight=False)
+
+
+def safe(text: object) -> str:
+    """Return `text` without control characters: it may come from a bucket, and terminals obey escape sequences."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line of facts."""
+    stdout().print(Text(safe(text), style=style), soft_wrap=True)
+
+
+def tell(text: str, style: str = "") -> None:
+    """Print a line for people on stderr."""
+    stderr().print(Text(f"remote-ckpt: {safe(text)}", style=style), soft_wrap=True)
+
+
+def say_json(value: Any) -> None:
+    """Print JSON, indented, ASCII only."""
+    print(json.dumps(value, indent=1))  # noqa: T201 - for programs: nothing may be wrapped or coloured
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Return a table without lines; the columns in `right` hold numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def cells(*values: object) -> list[Text]:
+    """Return a table's cells; nothing in them is taken for markup or an escape sequence."""
+    return [value if isinstance(value, Text) else Text(safe(value)) for value in values]
+
+
+class Warnings(logging.Handler):
+    """Shows the package's warnings as the command line's own, around a progress bar that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one warning."""
+        tell(record.getMessage(), style="yellow")
+
+
+def show_warnings() -> None:
+    """Send the package's warnings to stderr. Repeating changes nothing."""
+    logger = logging.getLogger("remote_ckpt")
+    if not any(isinstance(handler, Warnings) for handler in logger.handlers):
+        logger.addHandler(Warnings(logging.WARNING))
+        logger.propagate = False

@@ -1,0 +1,44 @@
+"""How every command ends: our errors as one line and an exit code, never as a traceback unless asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from remote_ckpt.cli._console import show_warnings, tell
+from remote_ckpt.errors import RemoteCkptError
+
+FAILED = 1
+DAMAGED = 2
+"""Exit code of `verify` when an object is not what was recorded."""
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+_DEBUG = "remote_ckpt.debug"
+
+
+class Group(TyperGroup):
+    """All commands. Exit codes: 0 done, 1 failed, 2 damaged (or called wrongly), 130 interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; translate how it ended."""
+        show_warnings()
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as exc:
+            tell("interrupted. What was complete is kept; running the command again goes on from there.")
+            raise typer.Exit(INTERRUPTED) from exc
+        except BrokenPipeError:
+            raise  # typer ends quietly: whoever read the output has gone
+        except (RemoteCkptError, OSError) as exc:
+            if ctx.meta.get(_DEBUG):
+                raise
+            tell(str(exc), style="red")
+            raise typer.Exit(FAILED) from exc
+
+
+def remember_debug(ctx: typer.Context, wanted: bool) -> bool:
+    """Note, for the group, that errors are to be shown as Python shows them."""
+    ctx.meta[_DEBUG] = wanted
+    return wanted

@@ -1,0 +1,63 @@
+"""`remote-ckpt ls`: what a run holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+from remote_ckpt.checkpoint import Series
+from remote_ckpt.cli._arguments import Debug, Json, Options, Url, nothing, storage_options
+from remote_ckpt.cli._console import cells, safe, say, say_json, stdout, table, tell
+from remote_ckpt.cli._facts import age, as_json, number
+from remote_ckpt.run import Run
+from remote_ckpt.spool import Entry
+from remote_ckpt.stats import human_bytes
+
+
+def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001 - see Debug
+    """List a run's checkpoints, series by series, and which is the best and which the latest."""
+    run = Run(url, storage_options=storage_options(option))
+    found = {name: series for name, series in run.series.items() if series.checkpoints}
+    if not found:
+        raise nothing(run)
+    waiting = run.pending()
+    if json:
+        say_json(_as_json(run, found, waiting))
+        return
+    for name, series in found.items():
+        _show(name, series)
+    if waiting:
+        size = human_bytes(sum(entry.record.size for entry in waiting))
+        tell(f"{len(waiting)} more ({size}) in this machine's spool; `remote-ckpt recover` uploads what is left over.")
+
+
+def _show(name: str, series: Series) -> None:
+    say(f"{name}  ({series.monitor}, {series.mode})", style="bold")
+    rows = table("epoch", "score", "size", "age", "key", "", right=("epoch", "score", "size", "age"))
+    for record in series.checkpoints:
+        facts = (record.epoch + 1, number(record.score), human_bytes(record.size), age(record.created), record.key)
+        rows.add_row(*cells(*facts, _marks(series, record.id)))
+    stdout().print(rows)
+
+
+def _marks(series: Series, checkpoint_id: str) -> Text:
+    marks = [mark for mark in ("best", "latest") if getattr(series, mark) == checkpoint_id]
+    return Text(", ".join(marks), style="green")
+
+
+def _as_json(run: Run, found: dict[str, Series], waiting: list[Entry]) -> dict[str, Any]:
+    return {
+        "run": safe(run.url),
+        "series": {
+            name: {
+                "monitor": series.monitor,
+                "mode": series.mode,
+                "best": series.best,
+                "latest": series.latest,
+                "checkpoints": [as_json(record) for record in series.checkpoints],
+            }
+            for name, series in found.items()
+        },
+        "pending": [as_json(entry.record) for entry in waiting],
+    }
