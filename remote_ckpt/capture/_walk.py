@@ -25,7 +25,10 @@ _BASE_OPTIMIZER = "keras.src.optimizers.base_optimizer"
 
 
 class Entry(NamedTuple):
-    """What one saveable writes: where, with which attributes, and its values in order (None: the key was deleted)."""
+    """What one saveable writes: where, with which attributes, and its values in order (None: the key was deleted).
+
+    `saveable` is None when Keras came to it by a way that `StructureWatch` does not see.
+    """
 
     saveable: Any
     path: str
@@ -39,6 +42,8 @@ class Entry(NamedTuple):
         So it is for Keras's own layers, as long as they write variables only. A value that is not a variable was
         computed for this save, and a method that is not Keras's may decide by anything.
         """
+        if self.saveable is None or "save_own_variables" in vars(self.saveable):
+            return False
         method = type(self.saveable).save_own_variables
         return method.__module__.startswith(_KERAS) and all(isinstance(value, Variable) for _, value in self.steps)
 
@@ -75,7 +80,10 @@ class Recorder(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no ty
 
     def __setitem__(self, key: str, value: Any) -> None:
         assert self._open is not None
-        self._open.steps.append((key, value if isinstance(value, Variable) else backend.convert_to_numpy(value)))
+        if not isinstance(value, Variable):
+            value = backend.convert_to_numpy(value)
+            backend.standardize_dtype(value.dtype)  # raises for what Keras does not save, such as strings
+        self._open.steps.append((key, value))
 
     def __delitem__(self, key: str) -> None:
         assert self._open is not None
