@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ from remote_ckpt.stores.base import (
     Version,
 )
 from remote_ckpt.stores.checksums import content_version, crc32c, encode
+from remote_ckpt.stores.soft import lock_of
 from remote_ckpt.stores.sources import open_source, read_chunks, require_match
 
 _TEMPORARY = f"{HIDDEN}/tmp"
@@ -49,9 +49,6 @@ _NOTE = (
     "This kind of store has no conditional writes: let only one process at a time write to a run "
     "(threads of one process are safe)."
 )
-
-_locks: dict[str, threading.RLock] = {}
-_locks_guard = threading.Lock()
 
 
 class GenericStore(ObjectStore):
@@ -67,8 +64,7 @@ class GenericStore(ObjectStore):
         self.url = location.name
         self._location = location
         self._options = dict(storage_options or {})
-        with _locks_guard:
-            self._lock = _locks.setdefault(location.root, threading.RLock())
+        self._lock = lock_of(location.root)
         self._connect()
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:

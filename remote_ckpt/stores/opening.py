@@ -29,16 +29,20 @@ def open_store(
         LocationError: No such kind of store, or the package for it is not installed.
     """
     transfer = transfer or Transfer()
-    return Retrying(_adapter(location, dict(storage_options or {})), transfer.retry)
+    return Retrying(_adapter(location, dict(storage_options or {}), transfer), transfer.retry)
 
 
-def _adapter(location: Location, options: dict[str, Any]) -> ObjectStore:
+def _adapter(location: Location, options: dict[str, Any], transfer: Transfer) -> ObjectStore:
     """Import an adapter only when it is wanted: s3fs and gcsfs take a second each."""
     if location.protocol in ("file", "local"):
         from remote_ckpt.stores.local import LocalStore
 
         return LocalStore(location.root, url=location.name)
     _require_known(location.protocol)
+    if location.protocol in ("s3", "s3a"):
+        from remote_ckpt.stores.s3 import S3Store
+
+        return S3Store(location, options, transfer=transfer)
     from remote_ckpt.stores.generic import GenericStore
 
     return GenericStore(location, options)

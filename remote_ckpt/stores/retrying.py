@@ -137,7 +137,7 @@ class Retrying(ObjectStore):
         while True:
             try:
                 return action()
-            except CredentialsExpiredError:  # noqa: PERF203 - the loop is the retry
+            except CredentialsExpiredError:
                 if time.monotonic() - refused < _FRESH:
                     raise
                 self._store.reconnect()

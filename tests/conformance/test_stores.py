@@ -11,6 +11,7 @@ import pytest
 from remote_ckpt.location import Location
 from remote_ckpt.stores import MIB, ObjectStore, Transfer, open_store
 from remote_ckpt.testing.conformance import StoreConformance
+from remote_ckpt.testing.servers import Server
 
 OpenRun = Callable[[str], ObjectStore]
 TRANSFER = Transfer(part_size=5 * MIB, deadline=30)
@@ -29,3 +30,46 @@ class TestMemory(StoreConformance):
         """Runs on a filesystem of fsspec's own."""
         root = f"memory://{uuid.uuid4().hex}"
         return lambda name: open_store(Location.parse(f"{root}/{name}"), transfer=TRANSFER)
+
+
+class OnServer(StoreConformance):
+    """Runs in a bucket of a server that the subclass names."""
+
+    server_name: str
+
+    @pytest.fixture
+    def open_run(self, get_server: Callable[[str], Server], prefix: str) -> OpenRun:
+        """Runs under a prefix of this test's own."""
+        server = get_server(self.server_name)
+        return lambda name: open_store(
+            Location.parse(server.url(f"{prefix}/{name}")), dict(server.storage_options), transfer=TRANSFER
+        )
+
+
+class TestSeaweedFS(OnServer):
+    server_name = "seaweedfs"
+
+
+class TestLocalStack(OnServer):
+    server_name = "localstack"
+
+
+class TestMoto(OnServer):
+    server_name = "moto"
+
+
+class TestMinistack(OnServer):
+    server_name = "ministack"
+
+
+class TestRclone(OnServer):
+    """A server that ignores preconditions: after a probe the threads of one process are safe all the same."""
+
+    server_name = "rclone"
+
+    @pytest.fixture
+    def store(self, open_run: OpenRun) -> ObjectStore:
+        """A store that has been probed."""
+        store = open_run("run")
+        assert not store.probe().many_writers
+        return store

@@ -1,0 +1,61 @@
+"""Blocking work beside the event loop: reading parts, checksums, writing ranges."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from remote_ckpt.errors import SpoolError
+from remote_ckpt.stores.checksums import crc32c
+from remote_ckpt.stores.engine.plan import Range
+
+T = TypeVar("T")
+
+_THREADS = 4
+
+
+class Disk:
+    """A few threads of our own: the loop's default executor also resolves names, and must not wait for a slow disk."""
+
+    def __init__(self) -> None:
+        """Start no thread yet."""
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="remote_ckpt-disk")
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread. A cancelled wait lasts until the work is done: it may use a descriptor."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})
+            raise
+
+    def close(self) -> None:
+        """End the threads when their present work is done."""
+        self._pool.shutdown(wait=False)
+
+
+def read_range(fd: int, part: Range) -> tuple[bytes, int]:
+    """Return a part's bytes and crc32c.
+
+    Raises:
+        SpoolError: The file is shorter than it was.
+    """
+    data = os.pread(fd, part.size, part.start)
+    while len(data) < part.size:  # a signal, or Linux's limit of 2 GiB for one read
+        more = os.pread(fd, part.size - len(data), part.start + len(data))
+        if not more:
+            raise SpoolError(f"A file being uploaded has lost bytes {part.start + len(data)} to {part.end}.")
+        data += more
+    return data, crc32c(data)
+
+
+def write_range(fd: int, data: bytes, start: int) -> None:
+    """Write all of `data` at an offset."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, start)
+        view, start = view[written:], start + written

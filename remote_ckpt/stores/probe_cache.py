@@ -1,0 +1,72 @@
+"""What probes found out, remembered in this process and on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import platformdirs
+
+from remote_ckpt.stores.base import Capabilities
+
+_LIFETIME = 30 * 24 * 3600.0  # seconds; servers are updated
+
+_known: dict[str, Capabilities] = {}
+_guard = Lock()
+
+
+def remembered(place: str, probe: Callable[[], Capabilities]) -> Capabilities:
+    """Return what is known about `place` (endpoint and bucket), asking `probe` if nothing is.
+
+    A cache folder that cannot be read or written only costs another probe.
+    """
+    with _guard:
+        if place in _known:
+            return _known[place]
+    found = _load(place)
+    if found is None:
+        found = probe()
+        _save(place, found)
+    with _guard:
+        return _known.setdefault(place, found)
+
+
+def recall(place: str) -> Capabilities | None:
+    """Return what this process already knows about `place`."""
+    with _guard:
+        return _known.get(place)
+
+
+def _file(place: str) -> Path:
+    name = hashlib.sha256(place.encode()).hexdigest()[:32]
+    return Path(platformdirs.user_cache_dir("remote_ckpt")) / "probes" / f"{name}.json"
+
+
+def _load(place: str) -> Capabilities | None:
+    try:
+        text: Any = json.loads(_file(place).read_text(encoding="utf-8"))
+        if text["place"] != place or not 0 <= time.time() - float(text["time"]) < _LIFETIME:
+            return None
+        facts = text["found"]
+        flags = {name: value for name, value in facts.items() if name != "notes" and isinstance(value, bool)}
+        return Capabilities(**flags, notes=tuple(str(note) for note in facts["notes"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _save(place: str, found: Capabilities) -> None:
+    path = _file(place)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"place": place, "time": time.time(), "found": asdict(found)}))
+        os.replace(temporary, path)  # noqa: PTH105

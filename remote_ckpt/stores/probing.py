@@ -1,0 +1,54 @@
+"""Trying what a store's conditional writes are worth: some servers accept the headers and ignore them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, TransientError
+from remote_ckpt.stores.base import Expect, Version
+
+Write = Callable[[bytes, Version | Expect], Version]
+
+NO_CREATE_ONLY = (
+    "This server overwrites objects that a request asks it to create only: two writers can destroy each other's "
+    "checkpoints. Let only one process write to a run."
+)
+NO_COMPARE_AND_SWAP = (
+    "This server ignores or refuses 'write only if unchanged': updates of two writers can be lost. "
+    "Let only one process write to a run."
+)
+NO_CREATE_ONLY_UPLOAD = (
+    "This server honours 'create only' for small objects but not for those uploaded in parts: "
+    "names are looked up before each upload instead."
+)
+NO_RANGE_COPY = "This server cannot copy ranges: unchanged parts of a checkpoint are sent again."
+
+
+def try_create_only(write: Write) -> tuple[bool, Version]:
+    """Create an object twice; return whether the second time was refused, and the version then there."""
+    version = write(b"1", Expect.ABSENT)
+    again = refused(lambda: write(b"2", Expect.ABSENT))
+    return again is None, again or version
+
+
+def try_compare_and_swap(write: Write, version: Version) -> bool:
+    """Overwrite the object with its right version, then with the stale one; return whether both went as they must."""
+    try:
+        current = write(b"3", version)
+    except (PreconditionFailedError, InvalidRequestError):
+        return False
+    return current != version and refused(lambda: write(b"4", version)) is None
+
+
+def refused(attempt: Callable[[], Version]) -> Version | None:
+    """Return None if the store refuses the precondition, else the version that the attempt wrote.
+
+    Raises:
+        TransientError: It is not known what happened; probe again later.
+    """
+    try:
+        return attempt()
+    except (PreconditionFailedError, InvalidRequestError):
+        return None
+    except TransientError as exc:
+        raise TransientError(f"{exc} What this store can do is not known yet.") from exc

@@ -1,0 +1,54 @@
+"""Copies inside S3."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from remote_ckpt.errors import InvalidRequestError
+from remote_ckpt.stores.base import MIB, ObjectInfo
+from remote_ckpt.stores.engine.plan import Plan, Range
+from remote_ckpt.stores.engine.window import Window, slide
+from remote_ckpt.stores.s3 import objects, uploads
+from remote_ckpt.stores.s3.session import S3Session
+
+_AT_ONCE = 256 * MIB  # S3 copies up to 5 GiB in one request, slowly, and says nothing meanwhile
+_PART = 128 * MIB
+_WIDTH = 8
+
+
+async def copy(
+    session: S3Session, source: str, target: str, *, at_once: int = _AT_ONCE, part: int = _PART
+) -> ObjectInfo:
+    """Copy an object over another one; beyond `at_once` bytes in ranges of `part` bytes, in parallel."""
+    info = await objects.head(session, source)
+    origin = {
+        "CopySource": {"Bucket": session.bucket, "Key": session.prefix + source},
+        "CopySourceIfMatch": str(info.version),
+    }
+    if info.size <= at_once or not await _in_parts(session, target, Plan(info.size, part, _WIDTH), origin):
+        await session.call("copy_object", "copy to", target, **origin)
+    return await objects.head(session, target)
+
+
+async def _in_parts(session: S3Session, target: str, plan: Plan, origin: dict[str, Any]) -> bool:
+    """Copy range by range; return False if the server cannot."""
+    upload_id = await uploads.begin(session, target)
+    etags: dict[int, str] = {}
+
+    async def one(part: Range) -> None:
+        wanted = {"CopySourceRange": f"bytes={part.start}-{part.end - 1}", "PartNumber": part.number}
+        answer = await session.call("upload_part_copy", "copy to", target, UploadId=upload_id, **wanted, **origin)
+        etags[part.number] = str(answer["CopyPartResult"]["ETag"])
+
+    try:
+        await slide((partial(one, part) for part in plan), Window(plan.width))
+        ordered = [etags[part.number] for part in plan]
+        await uploads.complete(session, target, upload_id, ordered, crc=None, create_only=False)
+    except BaseException as exc:
+        await asyncio.shield(uploads.abort(session, target, upload_id))
+        if isinstance(exc, InvalidRequestError):
+            return False
+        raise
+    return True

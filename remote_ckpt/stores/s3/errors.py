@@ -1,0 +1,179 @@
+"""Errors of S3, botocore, aiohttp and s3fs, in our words; decided by the response's status and code alone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Any
+
+import aiohttp
+from botocore import exceptions as boto
+
+from remote_ckpt.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    CredentialsExpiredError,
+    InvalidRequestError,
+    NoCredentialsError,
+    ObjectNotFoundError,
+    OutcomeUnknownError,
+    PreconditionFailedError,
+    StoreError,
+    StoreFullError,
+    TransientError,
+)
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what MinIO, Ceph and R2 add to it
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
+_WRONG_KEYS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "AuthorizationHeaderMalformed", "InvalidSecurity"}
+_SKEWED = {"RequestTimeTooSkewed"}
+_FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
+_NOT_APPLIED = {"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+_DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
+_CUT = {"RequestTimeout", "RequestTimeTooLong"}
+_REGION = {"PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException", "301", "307"}
+
+_PERMISSIONS = {
+    "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject",
+    "put_object": "s3:PutObject",
+    "create_multipart_upload": "s3:PutObject",
+    "upload_part": "s3:PutObject",
+    "upload_part_copy": "s3:PutObject, and s3:GetObject of the source",
+    "complete_multipart_upload": "s3:PutObject",
+    "copy_object": "s3:PutObject, and s3:GetObject of the source",
+    "delete_object": "s3:DeleteObject",
+    "list_objects_v2": "s3:ListBucket",
+    "list_multipart_uploads": "s3:ListBucketMultipartUploads",
+    "list_parts": "s3:ListMultipartUploadParts",
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+}
+_WRITES = {"put_object", "complete_multipart_upload", "copy_object", "create_multipart_upload", "delete_object"}
+
+
+def code_of(error: BaseException | None) -> str:
+    """Return the service's error code behind one of our errors; empty when it did not answer."""
+    response = _response(error)
+    return str(response.get("Error", {}).get("Code", "")) if response else ""
+
+
+def translate(error: Exception, method: str, doing: str, url: str) -> StoreError:
+    """Return our error for one that s3fs raised from `method`, botocore's name of the call."""
+    head = f"Cannot {doing} {url}: "
+    response = _response(error)
+    if response is not None:
+        return _answered(response, method, head)
+    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
+        return NoCredentialsError(
+            f"{head}no usable credentials were found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or an "
+            "instance role, or pass storage_options={'key': …, 'secret': …} ({'anon': True} for public buckets)."
+        )
+    if isinstance(error, (boto.TokenRetrievalError, boto.SSOError)):
+        return CredentialsExpiredError(f"{head}the sign-in has expired. Sign in again ('aws sso login').")
+    if _not_trusted(error):
+        return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({_cause(error)}).")
+    if isinstance(
+        error, (boto.HTTPClientError, boto.ConnectionError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
+    ):
+        return _unanswered(error, method, head)
+    if isinstance(error, (boto.BotoCoreError, ValueError, TypeError, KeyError)):
+        return InvalidRequestError(f"{head}{error}. Check the URL and `storage_options`.")
+    return _unanswered(error, method, head)
+
+
+def _answered(response: dict[str, Any], method: str, head: str) -> StoreError:
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or (code if code.isdigit() else 0))
+    said = f"{status} {code}" if code and code != str(status) else str(status)
+    text = str(response.get("Error", {}).get("Message", "")).rstrip(".")
+    told = f"{said}: {text}" if text and text != code else said
+    if code in _EXPIRED or (method.startswith("head") and status == 400):  # a HEAD has no body to name the reason in
+        return CredentialsExpiredError(f"{head}the credentials have expired ({said}).")
+    if code in _WRONG_KEYS or (code in _SKEWED):
+        return AccessDeniedError(head + _wrong_keys(code, told))
+    if status in (401, 403):
+        return AccessDeniedError(head + _forbidden(method, said))
+    if code == "NoSuchBucket" or (method == "head_bucket" and status == 404):
+        return BucketNotFoundError(f"{head}the bucket does not exist. Create it, or correct its name.")
+    if status == 404 and method == "put_object":  # what If-Match finds where nothing is
+        return PreconditionFailedError(f"{head}the object is gone; someone else has deleted it ({said}).")
+    if status == 404:
+        return ObjectNotFoundError(f"{head}it does not exist ({said}).")
+    if status in (412, 416) or code == "ConditionalRequestConflict":
+        return PreconditionFailedError(f"{head}the object is not as expected; someone else has written it ({said}).")
+    if code in _FULL or status == 507:
+        return StoreFullError(f"{head}the store is full, or your quota is ({told}).")
+    return _by_status(status, code, method, head, told)
+
+
+def _by_status(status: int, code: str, method: str, head: str, told: str) -> StoreError:
+    if code in _NOT_APPLIED or status == 429:
+        return TransientError(f"{head}the service is busy ({told}).")
+    if code in _DAMAGED:
+        return TransientError(f"{head}the bytes arrived damaged ({told}).")
+    if code in _CUT or status in (408, 409):
+        return TransientError(f"{head}the service gave up ({told}).")
+    if status >= 500 and status != 501:
+        return _lost(method)(f"{head}the service failed ({told}).")
+    if code in _REGION or status in (301, 307):
+        return InvalidRequestError(
+            f"{head}the bucket is in another region ({told}). Pass "
+            "storage_options={'client_kwargs': {'region_name': …}}, or set AWS_DEFAULT_REGION."
+        )
+    return InvalidRequestError(f"{head}the service does not accept the request ({told}).")
+
+
+def _unanswered(error: Exception, method: str, head: str) -> StoreError:
+    """Tell a request that never reached the service from one whose answer was lost."""
+    cause = _cause(error)
+    unreached = (aiohttp.ClientConnectorError, socket.gaierror, ConnectionRefusedError)
+    if isinstance(error, boto.ConnectTimeoutError) or isinstance(cause, unreached):
+        return TransientError(f"{head}the service cannot be reached ({_said(cause)}). Check the endpoint and network.")
+    return _lost(method)(f"{head}the connection broke ({_said(cause)}).")
+
+
+def _lost(method: str) -> type[TransientError]:
+    return OutcomeUnknownError if method in _WRITES else TransientError
+
+
+def _wrong_keys(code: str, told: str) -> str:
+    if code in _SKEWED:
+        return f"this machine's clock is wrong by more than 15 minutes ({told})."
+    return f"the access key or its secret is wrong ({told}). Check which credentials this process finds."
+
+
+def _forbidden(method: str, said: str) -> str:
+    needed = _PERMISSIONS.get(method, "the permission for it")
+    text = f"access denied ({said}). The credentials lack {needed}"
+    if method in ("get_object", "head_object"):
+        return f"{text}, or the object does not exist and they lack s3:ListBucket."
+    return f"{text}."
+
+
+def _response(error: BaseException | None) -> dict[str, Any] | None:
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return response
+        error = error.__cause__
+    return None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the innermost error: botocore wraps aiohttp's, aiohttp the system's."""
+    for _ in range(8):
+        inner = getattr(error, "kwargs", {}).get("error") or error.__cause__
+        if not isinstance(inner, BaseException) or isinstance(error, aiohttp.ClientConnectorError):
+            break
+        error = inner
+    return error
+
+
+def _said(cause: BaseException) -> str:
+    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+
+
+def _not_trusted(error: BaseException) -> bool:
+    cause = _cause(error)
+    return isinstance(cause, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError))

@@ -1,0 +1,152 @@
+"""Requests about one object: put, get, head, list."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from typing import Any
+
+from remote_ckpt.errors import InvalidRequestError, TransientError
+from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
+from remote_ckpt.stores.checksums import crc32c, encode
+from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.pace import Pace
+from remote_ckpt.stores.engine.plan import Range
+from remote_ckpt.stores.s3.errors import translate
+from remote_ckpt.stores.s3.session import S3Session
+
+_CHUNK = MIB
+_BLOCK = 8 * MIB
+
+
+async def put(session: S3Session, key: str, data: bytes, crc: str, expect: Version | Expect) -> Version:
+    """Write an object in one request, with a checksum that the server compares."""
+    answer = await send(session, "put_object", "write", key, data, crc, **condition(expect))
+    return Version(str(answer["ETag"]))
+
+
+async def send(
+    session: S3Session, method: str, doing: str, key: str, data: bytes | PartBody, crc: str, **arguments: Any
+) -> dict[str, Any]:
+    """Send bytes with their crc32c; with their md5 to a server that does not know crc32c, found out once."""
+    if session.crc32c:
+        checksum = {"ChecksumAlgorithm": "CRC32C", "ChecksumCRC32C": crc}
+        try:
+            return await session.call(method, doing, key, Body=data, **checksum, **arguments)
+        except InvalidRequestError:
+            answer = await _send_with_md5(session, method, doing, key, data, **arguments)
+            session.crc32c = False
+            return answer
+    return await _send_with_md5(session, method, doing, key, data, **arguments)
+
+
+async def _send_with_md5(
+    session: S3Session, method: str, doing: str, key: str, data: bytes | PartBody, **arguments: Any
+) -> dict[str, Any]:
+    plain = data.data if isinstance(data, PartBody) else data
+    digest = await asyncio.to_thread(lambda: hashlib.md5(plain, usedforsecurity=False).digest())
+    md5 = base64.b64encode(digest).decode()
+    return await session.call(method, doing, key, Body=data, ContentMD5=md5, **arguments)
+
+
+def agrees(answer: dict[str, Any], data: bytes, crc: str) -> bool | None:
+    """Return whether what the service says about a part agrees with its bytes; None when it tells nothing.
+
+    Without a crc32c, an ETag may be the md5 of the bytes. When it is not, it may be something else.
+    """
+    if told := answer.get("ChecksumCRC32C"):
+        return bool(told == crc)
+    etag = str(answer.get("ETag", "")).strip('"')
+    return True if etag == hashlib.md5(data, usedforsecurity=False).hexdigest() else None
+
+
+async def whole_crc32c(session: S3Session, info: ObjectInfo) -> str:
+    """Return the crc32c of an object by reading it, where the service does not know it."""
+    crc = 0
+    for start in range(0, info.size, _BLOCK):
+        part = Range(0, start, min(start + _BLOCK, info.size))
+        crc = crc32c(await get_range(session, info.key, part, info.version, Pace(None)), crc)
+    return encode(crc)
+
+
+def condition(expect: Version | Expect) -> dict[str, str]:
+    """Return the precondition's argument."""
+    if expect is Expect.ANYTHING:
+        return {}
+    if expect is Expect.ABSENT:
+        return {"IfNoneMatch": "*"}
+    return {"IfMatch": str(expect)}
+
+
+async def head(session: S3Session, key: str) -> ObjectInfo:
+    """Return what S3 knows about an object."""
+    answer = await session.call("head_object", "look at", key, ChecksumMode="ENABLED")
+    return ObjectInfo(
+        key,
+        int(answer["ContentLength"]),
+        Version(str(answer["ETag"])),
+        crc32c=_whole(answer),
+        modified=answer.get("LastModified"),
+    )
+
+
+def _whole(answer: dict[str, Any]) -> str | None:
+    """Return the crc32c if it is of the whole object; a "composite" one ends in "-5", say, for five parts."""
+    value = answer.get("ChecksumCRC32C")
+    composite = value is None or "-" in value or answer.get("ChecksumType") == "COMPOSITE"
+    return None if composite else str(value)
+
+
+async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version]:
+    """Return a small object's bytes and version."""
+    answer = await session.call("get_object", "read", key)
+    size = int(answer["ContentLength"])
+    if size > limit:
+        answer["Body"].close()
+        raise InvalidRequestError(
+            f"Cannot read {session.name(key)}: it has {size} bytes, and at most {limit} are read at once."
+        )
+    data = await _drain(session, "read", key, answer, size, Pace(None))
+    return data, Version(str(answer["ETag"]))
+
+
+async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace) -> bytes:
+    """Return the bytes of a range of that very version."""
+    wanted = f"bytes={part.start}-{part.end - 1}"
+    answer = await session.call("get_object", "fetch", key, Range=wanted, IfMatch=str(version))
+    return await _drain(session, "fetch", key, answer, part.size, pace)
+
+
+async def _drain(session: S3Session, doing: str, key: str, answer: dict[str, Any], size: int, pace: Pace) -> bytes:
+    chunks: list[bytes] = []
+    body = answer["Body"]
+    try:
+        async for chunk in body.iter_chunks(_CHUNK):
+            chunks.append(chunk)
+            await pace.spend(len(chunk))
+    except Exception as exc:
+        raise translate(exc, "get_object", doing, session.name(key)) from exc
+    finally:
+        body.close()
+    data = b"".join(chunks)
+    if len(data) != size:
+        raise TransientError(f"Cannot {doing} {session.name(key)}: {len(data)} of {size} bytes arrived.")
+    return data
+
+
+async def list_page(session: S3Session, prefix: str, more: dict[str, Any]) -> tuple[list[ObjectInfo], dict[str, Any]]:
+    """Return one page of a listing, and the argument for the next; empty at the end."""
+    answer = await session.call("list_objects_v2", "list", "", Prefix=session.prefix + prefix, **more)
+    found = [
+        ObjectInfo(
+            item["Key"][len(session.prefix) :],
+            int(item["Size"]),
+            Version(str(item["ETag"])),
+            modified=item.get("LastModified"),
+        )
+        for item in answer.get("Contents", ())
+        if not item["Key"].endswith("/")  # the empty objects with which consoles draw folders
+    ]
+    token = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+    return found, {"ContinuationToken": token} if token else {}

@@ -1,0 +1,98 @@
+"""What this S3 server really does: on AWS all of it, elsewhere it is tried."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+
+from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError, StoreError
+from remote_ckpt.location import HIDDEN
+from remote_ckpt.stores import probing
+from remote_ckpt.stores.base import Capabilities, Expect, Version
+from remote_ckpt.stores.checksums import crc32c, encode
+from remote_ckpt.stores.s3 import objects, uploads
+from remote_ckpt.stores.s3.errors import code_of
+from remote_ckpt.stores.s3.session import S3Session
+
+Put = Callable[[str, bytes, "Version | Expect"], Version]
+
+_DATA = b"0123456789"
+
+
+def probe(session: S3Session, put: Put) -> Capabilities:
+    """Try conditional writes, multipart completion and a range copy; remove every trace.
+
+    Raises:
+        StoreError: The bucket cannot be written at all.
+    """
+    key = f"{HIDDEN}/probe-{uuid.uuid4().hex}"
+    try:
+        create_only, version = probing.try_create_only(lambda data, expect: put(key, data, expect))
+        swap = probing.try_compare_and_swap(lambda data, expect: put(key, data, expect), version)
+        put(key, _DATA, Expect.ANYTHING)
+        parts = session.run(_refuses_parts(session, key))
+        ranges = session.run(_copies_range(session, key, f"{key}-copy"))
+    finally:
+        for used in (key, f"{key}-copy"):
+            with suppress(StoreError):
+                session.run(session.call("delete_object", "delete", used))
+    facts = (
+        (create_only, probing.NO_CREATE_ONLY),
+        (swap, probing.NO_COMPARE_AND_SWAP),
+        (parts or not create_only, probing.NO_CREATE_ONLY_UPLOAD),
+        (ranges, probing.NO_RANGE_COPY),
+    )
+    notes = tuple(note for holds, note in facts if not holds)
+    return Capabilities(create_only, swap, parts, ranges, notes)
+
+
+async def _refuses_parts(session: S3Session, key: str) -> bool:
+    """Complete an upload to a key that is taken; return whether that was refused."""
+    upload_id = await uploads.begin(session, key)
+    try:
+        answer = await objects.send(
+            session, "upload_part", "probe", key, _DATA, _crc(), UploadId=upload_id, PartNumber=1
+        )
+        await uploads.complete(session, key, upload_id, [str(answer["ETag"])], crc=_crc(), create_only=True)
+    except PreconditionFailedError:
+        await uploads.abort(session, key, upload_id)
+        return True
+    except InvalidRequestError:
+        await uploads.abort(session, key, upload_id)
+        return False
+    except BaseException:
+        await asyncio.shield(uploads.abort(session, key, upload_id))
+        raise
+    return False
+
+
+async def _copies_range(session: S3Session, source: str, target: str) -> bool:
+    """Copy four bytes out of the middle, and look at them."""
+    upload_id = await uploads.begin(session, target)
+    origin = {"Bucket": session.bucket, "Key": session.prefix + source}
+    try:
+        answer = await session.call(
+            "upload_part_copy",
+            "probe",
+            target,
+            UploadId=upload_id,
+            PartNumber=1,
+            CopySource=origin,
+            CopySourceRange="bytes=3-6",
+        )
+        etag = str(answer["CopyPartResult"]["ETag"])
+        await uploads.complete(session, target, upload_id, [etag], crc=None, create_only=False)
+        return (await objects.read(session, target, len(_DATA)))[0] == _DATA[3:7]
+    except (InvalidRequestError, ObjectNotFoundError, KeyError) as exc:
+        await uploads.abort(session, target, upload_id)
+        # AWS copies ranges of objects above 5 MiB only; uploads compare each copied part, and send it if it is wrong.
+        return code_of(exc) == "InvalidRequest"
+    except BaseException:
+        await asyncio.shield(uploads.abort(session, target, upload_id))
+        raise
+
+
+def _crc() -> str:
+    return encode(crc32c(_DATA))

@@ -1,0 +1,41 @@
+"""How a file becomes an object: found there, put in one request, or sent in parts."""
+
+from __future__ import annotations
+
+from remote_ckpt.errors import PreconditionFailedError
+from remote_ckpt.stores.base import MIB, ObjectInfo
+from remote_ckpt.stores.engine.plan import Range
+from remote_ckpt.stores.s3 import presence
+from remote_ckpt.stores.s3.job import Job
+from remote_ckpt.stores.s3.multipart import Multipart
+from remote_ckpt.stores.sources import require_match
+
+_SINGLE = 8 * MIB  # up to here one request is quicker
+
+
+async def upload(job: Job, *, look_first: bool) -> ObjectInfo:
+    """Bring the object into the store; see `ObjectStore.upload`.
+
+    Args:
+        job: The upload.
+        look_first: Whether to look for the key before a single request. Parts are never sent without looking: to
+            learn that the name is taken would cost gigabytes.
+    """
+    single = job.digests.size <= _SINGLE
+    if look_first or not single:
+        present = await presence.look(job)
+        if present is not None:
+            return await presence.accept(job, present)
+    return await (_put(job) if single else Multipart(job).run())
+
+
+async def _put(job: Job) -> ObjectInfo:
+    body, crc = await job.read(Range(1, 0, job.digests.size))
+    require_match(job.source, job.digests, len(body), crc)
+    try:
+        answer = await job.retry(lambda: job.send("put_object", body, crc, IfNoneMatch="*"))
+    except PreconditionFailedError as exc:
+        return await presence.resolve(job, exc)
+    proven = await job.agrees(answer, body, crc) is True
+    job.tell(len(body))
+    return await presence.verify(job, proven=proven)
