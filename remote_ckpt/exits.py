@@ -17,7 +17,7 @@ import weakref
 from typing import Protocol
 
 EXIT_TIMEOUT = 60.0
-"""Seconds that an interpreter which is about to end waits for uploads."""
+"""Seconds that an interpreter which is about to end waits for uploads; `REMOTE_CKPT_EXIT_TIMEOUT` overrides it."""
 
 
 class Drainable(Protocol):
@@ -49,9 +49,17 @@ def unregister(writer: Drainable) -> None:
     _open.discard(writer)
 
 
+def exit_timeout() -> float:
+    """Return how many seconds an exit may wait."""
+    try:
+        return float(os.environ["REMOTE_CKPT_EXIT_TIMEOUT"])
+    except (KeyError, ValueError):
+        return EXIT_TIMEOUT
+
+
 def _drain_all() -> None:
     if _registered_by != os.getpid():
         return
     for writer in list(_open):
         with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C ends the waiting
-            writer.drain_at_exit(EXIT_TIMEOUT)
+            writer.drain_at_exit(exit_timeout())

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("remote_ckpt")
 
+PATIENCE = 30.0
+"""Seconds that a reader waits for the manifest of a store that does not answer."""
+
 ORPHAN_AGE = timedelta(days=1)
 """An object younger than this may belong to a commit that is still under way."""
 
@@ -95,7 +98,7 @@ class Run:
             ManifestError: It cannot be read.
             StoreError: The store refused.
         """
-        return Committer(self.store, self.location).load()
+        return Committer(self.store.within(PATIENCE), self.location).load()
 
     @property
     def series(self) -> dict[str, Series]:

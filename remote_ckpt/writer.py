@@ -35,6 +35,9 @@ from remote_ckpt.stores.base import Digests, ObjectStore, Transfer
 
 log = logging.getLogger("remote_ckpt")
 
+PATIENCE = 15.0
+"""Seconds that the beginning of training waits for a store that does not answer."""
+
 OnError = Literal["warn", "raise"]
 Published = Callable[[Checkpoint, bool], None]
 """Told, on the publisher's thread, of each checkpoint in the bucket and whether it is the best."""
@@ -108,7 +111,9 @@ class Writer:
         self._closed = False
 
     def open(self) -> None:
-        """Learn what the run holds, and queue what earlier processes left in the spool. Blocks for one request.
+        """Learn what the run holds, and queue what earlier processes left in the spool.
+
+        Blocks for a request or two, at most about `PATIENCE` seconds each: training waits for it.
 
         Raises:
             ManifestError: What is there is not a manifest we can read.
@@ -116,10 +121,11 @@ class Writer:
         """
         exits.register(self)
         self._pipeline.adopt(self._spool.adopt())
-        series = self._committer.load().of(self.template.text)
+        committer = Committer(self._store.within(PATIENCE), self.location)
+        series = committer.load().of(self.template.text)
         if series is None:
             return
-        series = self._committer.without_deleted(series.scored_by(self.options.monitor, self.options.mode))
+        series = committer.without_deleted(series.scored_by(self.options.monitor, self.options.mode))
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = latest.created if latest else self._newest
@@ -268,7 +274,7 @@ class Writer:
             self.close()
             return
         with contextlib.suppress(DrainError):  # the user's own error is on its way; what is left was logged
-            self.close(exits.EXIT_TIMEOUT)
+            self.close(exits.exit_timeout())
 
     @property
     def _terms(self) -> Terms:

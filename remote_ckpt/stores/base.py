@@ -270,5 +270,9 @@ class ObjectStore(ABC):
     def reconnect(self) -> None:
         """Forget sessions and credentials; the next verb makes fresh ones."""
 
+    def within(self, deadline: float) -> ObjectStore:  # noqa: ARG002 - a store that does not retry has no deadline
+        """Return the same store, giving up after `deadline` seconds of trying: for someone who waits for the answer."""
+        return self
+
     def close(self) -> None:  # noqa: B027 - most stores hold nothing
         """Let go of connections; verbs may not be used afterwards."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -106,6 +107,10 @@ class Retrying(ObjectStore):
     def reconnect(self) -> None:
         """See `ObjectStore.reconnect`."""
         self._store.reconnect()
+
+    def within(self, deadline: float) -> ObjectStore:
+        """See `ObjectStore.within`."""
+        return Retrying(self._store, replace(self._policy, deadline=min(deadline, self._policy.deadline)))
 
     def close(self) -> None:
         """See `ObjectStore.close`."""
