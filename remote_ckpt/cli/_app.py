@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from remote_ckpt.cli._console import show_warnings
 from remote_ckpt.cli._group import Group
 from remote_ckpt.cli.demo import demo
 from remote_ckpt.cli.ls import ls
@@ -29,4 +30,5 @@ for command in (ls, show, pull, verify, recover, prune, sweep, demo):
 
 def main() -> None:
     """Run `remote-ckpt` with the process's arguments, and exit."""
+    show_warnings()
     app(prog_name="remote-ckpt")

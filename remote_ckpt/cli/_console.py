@@ -10,13 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_WIDE = 1000  # columns; a pipe has no edge at which to wrap or cut
+_WIDE = 1000  # columns; a key that was cut or folded could not be copied, so wrapping is left to the terminal
 
 
 def stdout() -> Console:
-    """Return a console for facts; plain and unwrapped when piped."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+    """Return a console for facts; plain when piped."""
+    return Console(highlight=False, width=_WIDE)
 
 
 def stderr() -> Console:
@@ -66,8 +65,7 @@ class Warnings(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Send the package's warnings to stderr. Repeating changes nothing."""
+    """Send the package's warnings to stderr, for the rest of this process."""
     logger = logging.getLogger("remote_ckpt")
-    if not any(isinstance(handler, Warnings) for handler in logger.handlers):
-        logger.addHandler(Warnings(logging.WARNING))
-        logger.propagate = False
+    logger.addHandler(Warnings(logging.WARNING))
+    logger.propagate = False

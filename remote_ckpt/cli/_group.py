@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remote_ckpt.cli._console import show_warnings, tell
+from remote_ckpt.cli._console import tell
 from remote_ckpt.errors import RemoteCkptError
 
 FAILED = 1
@@ -23,7 +23,6 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; translate how it ended."""
-        show_warnings()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as exc:

@@ -52,11 +52,26 @@ def demo(
         if url is not None:
             _play(url, {}, {}, epochs, Path(folder))
             return
-        with _embedded_server() as server:
-            environment = {**server.environment, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-            _play(server.url("pima"), server.storage_options, environment, epochs, Path(folder))
+        with _own_environment(), _embedded_server() as server:
+            _play(server.url("pima"), server.storage_options, server.environment, epochs, Path(folder))
             if keep:
                 _wait(server.environment, server.url("pima"))
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Set aside what the user has configured for real clouds and proxies; none of it is meant for our server."""
+    saved = dict(os.environ)
+    for name in saved:
+        if name.startswith(("AWS_", "FSSPEC_")):
+            del os.environ[name]
+    nothing = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    os.environ.update({**nothing, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
 
 
 @contextmanager
@@ -91,15 +106,12 @@ class _Machine:
 
     @classmethod
     def start(cls, module: str, arguments: list[str], environment: Mapping[str, str], home: Path) -> _Machine:
-        """Start `module`. If `environment` is given, it replaces all that the user has set for AWS."""
+        """Start `module` as a program; `environment` is added to ours."""
         home.mkdir()
-        inherited = {name: value for name, value in os.environ.items() if not (environment and name.startswith("AWS_"))}
-        if environment:
-            inherited |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
         own = {"XDG_CACHE_HOME": str(home / "cache"), "REMOTE_CKPT_SPOOL": str(home / "spool")}
         command = [sys.executable, "-m", f"remote_ckpt.cli.{module}", *arguments]
         with (home / "stdout").open("wb") as stdout, (home / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(command, env={**inherited, **environment, **own}, stdout=stdout, stderr=stderr)
+            process = subprocess.Popen(command, env={**os.environ, **environment, **own}, stdout=stdout, stderr=stderr)
         return cls(process, home)
 
     @contextmanager

@@ -34,10 +34,10 @@ def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = Fals
 
 def _show(name: str, series: Series) -> None:
     say(f"{name}  ({series.monitor}, {series.mode})", style="bold")
-    rows = table("epoch", "score", "size", "age", "key", "", right=("epoch", "score", "size", "age"))
+    rows = table("epoch", "score", "size", "age", "", "key", right=("epoch", "score", "size", "age"))
     for record in series.checkpoints:
-        facts = (record.epoch + 1, number(record.score), human_bytes(record.size), age(record.created), record.key)
-        rows.add_row(*cells(*facts, _marks(series, record.id)))
+        facts = (record.epoch + 1, number(record.score), human_bytes(record.size), age(record.created))
+        rows.add_row(*cells(*facts, _marks(series, record.id), record.key))
     stdout().print(rows)
 
 

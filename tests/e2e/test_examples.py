@@ -1,0 +1,43 @@
+"""The examples, run as a reader of them would."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from remote_ckpt import Run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def start(name, *arguments, cwd, **environment):
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["save_improvements", "save_best_only", "custom_training_loop"])
+def test_what_an_example_saves_another_loads(name, tmp_path):
+    """In a folder of its own, wherever it is started from."""
+    start(name, "--epochs", "3", cwd=tmp_path)
+    best = Run(tmp_path / "checkpoints" / "pima").best
+    told = start("load_and_predict", cwd=tmp_path)
+    assert f"saved after epoch {best.epoch + 1}" in told
+    assert re.search(rf"accuracy: {best.score:.2%} \(when it was saved: {best.score:.2%}\)", told)
+
+
+@pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
+def test_the_examples_take_a_bucket(server, prefix, tmp_path):
+    """Credentials come from the environment."""
+    url = server.url(prefix)
+    start("save_best_only", url, "--epochs", "3", cwd=tmp_path, **server.environment)
+    best = Run(url, storage_options=server.storage_options).best
+    told = start("load_and_predict", url, cwd=tmp_path, **server.environment)
+    assert f"accuracy: {best.score:.2%} (when it was saved: {best.score:.2%})" in told
+    assert not (tmp_path / "checkpoints").exists()
