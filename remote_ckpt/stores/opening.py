@@ -38,11 +38,15 @@ def _adapter(location: Location, options: dict[str, Any], transfer: Transfer) ->
         from remote_ckpt.stores.local import LocalStore
 
         return LocalStore(location.root, url=location.name)
-    _require_known(location.protocol)
     if location.protocol in ("s3", "s3a"):
         from remote_ckpt.stores.s3 import S3Store
 
         return S3Store(location, options, transfer=transfer)
+    if location.protocol in ("gs", "gcs"):
+        from remote_ckpt.stores.gcs import GcsStore
+
+        return GcsStore(location, options, transfer=transfer)
+    _require_known(location.protocol)
     from remote_ckpt.stores.generic import GenericStore
 
     return GenericStore(location, options)

@@ -73,3 +73,7 @@ class TestRclone(OnServer):
         store = open_run("run")
         assert not store.probe().many_writers
         return store
+
+
+class TestFakeGcs(OnServer):
+    server_name = "fake_gcs"

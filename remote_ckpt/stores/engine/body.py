@@ -23,15 +23,17 @@ class PartBody:
         moved: Bytes handed to the socket so far, all attempts together.
     """
 
-    def __init__(self, data: bytes, pace: Pace) -> None:
-        """Take a part's bytes, and the pace at which they may go."""
+    def __init__(self, data: bytes, pace: Pace, *, head: bytes = b"", tail: bytes = b"") -> None:
+        """Take a part's bytes, the pace at which they may go, and what is sent around them (not counted)."""
         self.data = data
+        self.head = head
+        self.tail = tail
         self.moved = 0
         self._pace = pace
         self._position = 0
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.head) + len(self.data) + len(self.tail)
 
     def tell(self) -> int:
         """Return the position for `read`."""
@@ -44,19 +46,23 @@ class PartBody:
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes; botocore reads when the user wants payloads signed."""
-        end = len(self.data) if size < 0 else self._position + size
-        piece = self.data[self._position : end]
+        whole = self.head + self.data + self.tail if self.head or self.tail else self.data
+        piece = whole[self._position : None if size < 0 else self._position + size]
         self._position += len(piece)
         return piece
 
     async def write_to(self, writer: AbstractStreamWriter) -> None:
         """Send all bytes."""
+        if self.head:
+            await writer.write(self.head)
         view = memoryview(self.data)
         for start in range(0, len(view), _SLICE):
             piece = view[start : start + _SLICE]
             await self._pace.spend(len(piece))
             await writer.write(piece)
             self.moved += len(piece)
+        if self.tail:
+            await writer.write(self.tail)
 
 
 class _PartPayload(payload.Payload):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import ssl
 from typing import Any
 
-import aiohttp
 from botocore import exceptions as boto
 
 from remote_ckpt.errors import (
@@ -23,6 +19,7 @@ from remote_ckpt.errors import (
     StoreFullError,
     TransientError,
 )
+from remote_ckpt.stores.engine.network_errors import FOREIGN, describe, is_not_trusted, never_arrived
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what MinIO, Ceph and R2 add to it
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
@@ -71,11 +68,9 @@ def translate(error: Exception, method: str, doing: str, url: str) -> StoreError
         )
     if isinstance(error, (boto.TokenRetrievalError, boto.SSOError)):
         return CredentialsExpiredError(f"{head}the sign-in has expired. Sign in again ('aws sso login').")
-    if _not_trusted(error):
-        return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({_cause(error)}).")
-    if isinstance(
-        error, (boto.HTTPClientError, boto.ConnectionError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
-    ):
+    if is_not_trusted(error):
+        return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({describe(error)}).")
+    if isinstance(error, (boto.HTTPClientError, boto.ConnectionError, *FOREIGN)):
         return _unanswered(error, method, head)
     if isinstance(error, (boto.BotoCoreError, ValueError, TypeError, KeyError)):
         return InvalidRequestError(f"{head}{error}. Check the URL and `storage_options`.")
@@ -125,12 +120,9 @@ def _by_status(status: int, code: str, method: str, head: str, told: str) -> Sto
 
 
 def _unanswered(error: Exception, method: str, head: str) -> StoreError:
-    """Tell a request that never reached the service from one whose answer was lost."""
-    cause = _cause(error)
-    unreached = (aiohttp.ClientConnectorError, socket.gaierror, ConnectionRefusedError)
-    if isinstance(error, boto.ConnectTimeoutError) or isinstance(cause, unreached):
-        return TransientError(f"{head}the service cannot be reached ({_said(cause)}). Check the endpoint and network.")
-    return _lost(method)(f"{head}the connection broke ({_said(cause)}).")
+    if isinstance(error, boto.ConnectTimeoutError) or never_arrived(error):
+        return TransientError(f"{head}the service cannot be reached ({describe(error)}). Check endpoint and network.")
+    return _lost(method)(f"{head}the connection broke ({describe(error)}).")
 
 
 def _lost(method: str) -> type[TransientError]:
@@ -158,22 +150,3 @@ def _response(error: BaseException | None) -> dict[str, Any] | None:
             return response
         error = error.__cause__
     return None
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the innermost error: botocore wraps aiohttp's, aiohttp the system's."""
-    for _ in range(8):
-        inner = getattr(error, "kwargs", {}).get("error") or error.__cause__
-        if not isinstance(inner, BaseException) or isinstance(error, aiohttp.ClientConnectorError):
-            break
-        error = inner
-    return error
-
-
-def _said(cause: BaseException) -> str:
-    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-
-
-def _not_trusted(error: BaseException) -> bool:
-    cause = _cause(error)
-    return isinstance(cause, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError))

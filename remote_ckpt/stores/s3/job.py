@@ -1,98 +1,28 @@
-"""What everything about one upload needs: the file, the key, and how requests are made and repeated."""
+"""An upload to S3: what it needs, and how bytes are sent."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from remote_ckpt import retry
-from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.stores.base import Base, Digests, Journal, Progress, Transfer, TransferReport
 from remote_ckpt.stores.checksums import encode
 from remote_ckpt.stores.engine.body import PartBody
-from remote_ckpt.stores.engine.disk import Disk, read_range
-from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range
-from remote_ckpt.stores.engine.watch import watch
-from remote_ckpt.stores.engine.window import Window
+from remote_ckpt.stores.engine.job import Job
 from remote_ckpt.stores.s3 import objects
-from remote_ckpt.stores.s3.errors import code_of
 from remote_ckpt.stores.s3.session import S3Session
 
-T = TypeVar("T")
 
-_BUSY = {"SlowDown", "ServiceUnavailable", "Throttling", "429", "503"}
-
-
-@dataclass
-class Job:
-    """The upload of one file to one key. Its methods run on the event loop, disk and checksums in threads.
-
-    Attributes:
-        fd: The open source.
-        window: How many parts may be under way; narrowed here when the service is busy.
-    """
+@dataclass(kw_only=True)
+class S3Job(Job):
+    """The upload of one file to one key of S3."""
 
     session: S3Session
-    disk: Disk
-    pace: Pace
-    transfer: Transfer
-    key: str
-    source: Path
-    fd: int
-    digests: Digests
-    journal: Journal
-    report: TransferReport
-    base: Base | None
-    progress: Progress | None
-    window: Window = field(default_factory=lambda: Window(1))
-    _started: float = field(default_factory=time.monotonic)
-
-    @property
-    def url(self) -> str:
-        """The object's URL for messages."""
-        return self.session.name(self.key)
-
-    async def retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a request after transient errors, lost answers included, while the upload's time lasts."""
-
-        async def once() -> T:
-            return await attempt()
-
-        left = self.transfer.deadline - (time.monotonic() - self._started)
-        return await retry.call_async(once, RetryPolicy(deadline=max(0.0, left)), on_retry=self._count)
-
-    async def read(self, part: Range) -> tuple[PartBody, int]:
-        """Return a part's bytes, ready for sending, and their crc32c."""
-
-        def work() -> tuple[PartBody, int]:
-            data, crc = read_range(self.fd, part)
-            return PartBody(data, self.pace), crc
-
-        return await self.disk.do(work)
 
     async def send(self, method: str, body: PartBody, crc: int, **arguments: Any) -> dict[str, Any]:
-        """Send bytes in one request, once; what crossed the network is counted even if it fails."""
-        before = body.moved
+        """Send bytes in one request, once."""
         request = objects.send(self.session, method, "create", self.key, body, encode(crc), **arguments)
-        try:
-            return await watch(request, lambda: body.moved, self.url)
-        finally:
-            self.report.sent += body.moved - before
+        return await self.counted(request, body)
 
     async def agrees(self, answer: dict[str, Any], body: PartBody, crc: int) -> bool | None:
         """Return whether the service's answer agrees with the bytes; None when it cannot be told."""
         return await self.disk.do(lambda: objects.agrees(answer, body.data, encode(crc)))
-
-    def tell(self, size: int) -> None:
-        """Report progress."""
-        if self.progress is not None:
-            self.progress(size)
-
-    def _count(self, error: BaseException) -> None:
-        self.report.retries += 1
-        if code_of(error) in _BUSY:
-            self.window.throttled()

@@ -22,7 +22,7 @@ from remote_ckpt.stores.engine.plan import Plan, Range, make_plan
 from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.s3 import delta, presence, uploads
 from remote_ckpt.stores.s3.errors import code_of
-from remote_ckpt.stores.s3.job import Job
+from remote_ckpt.stores.s3.job import S3Job
 from remote_ckpt.stores.sources import require_match
 
 _SMALLEST = 5 * MIB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -32,7 +32,7 @@ _GOODBYE = 20.0  # seconds
 class Multipart:
     """One multipart upload. The journal names it before its first part is sent, so that a later process finds it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: S3Job) -> None:
         """Prepare; nothing is sent yet."""
         self._job = job
         self._session = job.session

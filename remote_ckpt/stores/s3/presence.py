@@ -13,10 +13,10 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.stores.base import ObjectInfo
 from remote_ckpt.stores.s3 import objects
-from remote_ckpt.stores.s3.job import Job
+from remote_ckpt.stores.s3.job import S3Job
 
 
-async def look(job: Job) -> ObjectInfo | None:
+async def look(job: S3Job) -> ObjectInfo | None:
     """Return what has the key now, if anything; None also where it is not allowed to look."""
     try:
         return await job.retry(lambda: objects.head(job.session, job.key))
@@ -26,7 +26,7 @@ async def look(job: Job) -> ObjectInfo | None:
         return None
 
 
-async def resolve(job: Job, refused: StoreError) -> ObjectInfo:
+async def resolve(job: S3Job, refused: StoreError) -> ObjectInfo:
     """Find out whether the service refuses because an earlier request of ours, whose answer was lost, succeeded.
 
     Raises:
@@ -39,7 +39,7 @@ async def resolve(job: Job, refused: StoreError) -> ObjectInfo:
     return await accept(job, present, refused)
 
 
-async def accept(job: Job, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
+async def accept(job: S3Job, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
     """Take an object for ours if it has our bytes.
 
     Raises:
@@ -52,7 +52,7 @@ async def accept(job: Job, present: ObjectInfo, refused: StoreError | None = Non
     raise PreconditionFailedError(f"Cannot create {job.url}: other bytes have this name.") from refused
 
 
-async def verify(job: Job, *, proven: bool) -> ObjectInfo:
+async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
     """Return the finished object, after comparing it with the digests of the file.
 
     Args:
@@ -76,7 +76,7 @@ async def verify(job: Job, *, proven: bool) -> ObjectInfo:
     raise TransientError(f"{job.url} arrived damaged and was deleted.")
 
 
-async def _crc32c(job: Job, info: ObjectInfo) -> str:
+async def _crc32c(job: S3Job, info: ObjectInfo) -> str:
     told = info.crc32c
     if told == job.digests.crc32c or (told is not None and job.session.whole_crc32c):
         return told

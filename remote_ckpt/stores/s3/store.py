@@ -32,7 +32,7 @@ from remote_ckpt.stores.engine.fetch import fetch_ranges
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range, make_plan
 from remote_ckpt.stores.s3 import copying, objects, probing, upload, uploads
-from remote_ckpt.stores.s3.job import Job
+from remote_ckpt.stores.s3.job import S3Job
 from remote_ckpt.stores.s3.session import S3Session
 from remote_ckpt.stores.soft import compared, lock_of
 from remote_ckpt.stores.sources import open_source
@@ -92,8 +92,9 @@ class S3Store(ObjectStore):
             base = None
         alone = nullcontext() if known is None or known.create_only_upload else lock_of(self._place)
         with alone, open_source(source) as fd:
-            job = Job(
+            job = S3Job(
                 session=self._session,
+                url=self._session.name(key),
                 disk=self._disk,
                 pace=self._pace,
                 transfer=self._transfer,

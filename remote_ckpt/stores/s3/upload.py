@@ -6,14 +6,14 @@ from remote_ckpt.errors import PreconditionFailedError
 from remote_ckpt.stores.base import MIB, ObjectInfo
 from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.s3 import presence
-from remote_ckpt.stores.s3.job import Job
+from remote_ckpt.stores.s3.job import S3Job
 from remote_ckpt.stores.s3.multipart import Multipart
 from remote_ckpt.stores.sources import require_match
 
 _SINGLE = 8 * MIB  # up to here one request is quicker
 
 
-async def upload(job: Job, *, look_first: bool) -> ObjectInfo:
+async def upload(job: S3Job, *, look_first: bool) -> ObjectInfo:
     """Bring the object into the store; see `ObjectStore.upload`.
 
     Args:
@@ -29,7 +29,7 @@ async def upload(job: Job, *, look_first: bool) -> ObjectInfo:
     return await (_put(job) if single else Multipart(job).run())
 
 
-async def _put(job: Job) -> ObjectInfo:
+async def _put(job: S3Job) -> ObjectInfo:
     body, crc = await job.read(Range(1, 0, job.digests.size))
     require_match(job.source, job.digests, len(body), crc)
     try:

@@ -1,0 +1,82 @@
+"""What everything about one upload needs: the file, the key, and how work is repeated and counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from remote_ckpt import retry
+from remote_ckpt.retry import RetryPolicy
+from remote_ckpt.stores.base import Base, Digests, Journal, Progress, Transfer, TransferReport
+from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.disk import Disk, read_range
+from remote_ckpt.stores.engine.pace import Pace
+from remote_ckpt.stores.engine.plan import Range
+from remote_ckpt.stores.engine.watch import watch
+from remote_ckpt.stores.engine.window import Window
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Job:
+    """The upload of one file to one key. Its methods run on the event loop, disk and checksums in threads.
+
+    Attributes:
+        url: The object's URL for messages.
+        fd: The open source.
+        window: How many parts may be under way; narrowed here when something has to be repeated.
+    """
+
+    disk: Disk
+    pace: Pace
+    transfer: Transfer
+    key: str
+    url: str
+    source: Path
+    fd: int
+    digests: Digests
+    journal: Journal
+    report: TransferReport
+    base: Base | None
+    progress: Progress | None
+    window: Window = field(default_factory=lambda: Window(1))
+    _started: float = field(default_factory=time.monotonic)
+
+    async def retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request after transient errors, lost answers included, while the upload's time lasts."""
+
+        async def once() -> T:
+            return await attempt()
+
+        left = self.transfer.deadline - (time.monotonic() - self._started)
+        return await retry.call_async(once, RetryPolicy(deadline=max(0.0, left)), on_retry=self._count)
+
+    async def read(self, part: Range) -> tuple[PartBody, int]:
+        """Return a part's bytes, ready for sending, and their crc32c."""
+
+        def work() -> tuple[PartBody, int]:
+            data, crc = read_range(self.fd, part)
+            return PartBody(data, self.pace), crc
+
+        return await self.disk.do(work)
+
+    async def counted(self, request: Coroutine[Any, Any, T], body: PartBody) -> T:
+        """Await a request that sends `body`; what crossed the network is counted even if it fails."""
+        before = body.moved
+        try:
+            return await watch(request, lambda: body.moved, self.url)
+        finally:
+            self.report.sent += body.moved - before
+
+    def tell(self, size: int) -> None:
+        """Report progress."""
+        if self.progress is not None:
+            self.progress(size)
+
+    def _count(self, _: BaseException) -> None:
+        self.report.retries += 1
+        self.window.throttled()

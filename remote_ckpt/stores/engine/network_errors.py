@@ -1,0 +1,39 @@
+"""Requests that got no answer: what happened, and whether they may have been carried out all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+import aiohttp
+
+FOREIGN = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+"""What aiohttp and the system raise when there is no answer."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the error that the others wrap: botocore wraps aiohttp's, aiohttp the system's."""
+    for _ in range(8):
+        inner = getattr(error, "kwargs", {}).get("error") or error.__cause__
+        if isinstance(error, aiohttp.ClientConnectorError) or not isinstance(inner, BaseException):
+            break
+        error = inner
+    return error
+
+
+def never_arrived(error: BaseException) -> bool:
+    """Return whether the request certainly did not reach the service."""
+    unreached = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror, ConnectionRefusedError)
+    return isinstance(innermost(error), unreached)
+
+
+def is_not_trusted(error: BaseException) -> bool:
+    """Return whether the server's certificate was refused, which trying again does not change."""
+    return isinstance(innermost(error), (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError))
+
+
+def describe(error: BaseException) -> str:
+    """Return the innermost error in a few words."""
+    cause = innermost(error)
+    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__

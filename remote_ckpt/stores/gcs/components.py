@@ -1,0 +1,61 @@
+"""The temporary objects that one upload is composed of, under the run's hidden folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from remote_ckpt.errors import StoreError
+from remote_ckpt.location import HIDDEN
+from remote_ckpt.stores.base import Expect, ObjectInfo
+from remote_ckpt.stores.engine.window import Window, slide
+from remote_ckpt.stores.gcs import objects
+from remote_ckpt.stores.gcs.session import GcsSession
+
+FOLDER = f"{HIDDEN}/components/"
+_WIDTH = 32
+
+
+def folder_of(upload_id: str) -> str:
+    """Return the prefix of an upload's components."""
+    return f"{FOLDER}{upload_id}/"
+
+
+async def listed(session: GcsSession, prefix: str) -> list[ObjectInfo]:
+    """Return all components whose key begins with `prefix`."""
+    found: list[ObjectInfo] = []
+    token = ""
+    while True:
+        page, token = await objects.list_page(session, prefix, token)
+        found += page
+        if not token:
+            return found
+
+
+async def reduce(session: GcsSession, upload_id: str, parts: list[ObjectInfo]) -> list[ObjectInfo]:
+    """Compose components to fewer, level by level, until one request can take them all."""
+    level = 0
+    while len(parts) > objects.MOST_SOURCES:
+        groups = [parts[at : at + objects.MOST_SOURCES] for at in range(0, len(parts), objects.MOST_SOURCES)]
+        joined: dict[int, ObjectInfo] = {}
+
+        async def join(number: int, group: list[ObjectInfo], level: int = level) -> None:
+            key = f"{folder_of(upload_id)}{level}-{number:05d}"
+            joined[number] = await objects.compose(session, key, group, Expect.ANYTHING)  # noqa: B023 - awaited below
+
+        await slide((partial(join, number, group) for number, group in enumerate(groups)), Window(_WIDTH))
+        parts = [joined[number] for number in range(len(groups))]
+        level += 1
+    return parts
+
+
+async def remove(session: GcsSession, keys: Iterable[str]) -> None:
+    """Delete components. What cannot be deleted now is left to a sweep."""
+
+    async def one(key: str) -> None:
+        try:
+            await objects.delete(session, key)
+        except StoreError:
+            return
+
+    await slide((partial(one, key) for key in keys), Window(_WIDTH))

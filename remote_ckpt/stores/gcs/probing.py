@@ -1,0 +1,43 @@
+"""What this server really does: Google's does all of it, emulators are tried."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+
+from remote_ckpt.errors import StoreError
+from remote_ckpt.location import HIDDEN
+from remote_ckpt.stores import probing
+from remote_ckpt.stores.base import Capabilities, Expect, Version
+from remote_ckpt.stores.gcs import objects
+from remote_ckpt.stores.gcs.session import GcsSession
+
+
+def probe(session: GcsSession) -> Capabilities:
+    """Try conditional inserts and a conditional compose; remove every trace.
+
+    Raises:
+        StoreError: The bucket cannot be written at all.
+    """
+    key = f"{HIDDEN}/probe-{uuid.uuid4().hex}"
+
+    def write(data: bytes, expect: Version | Expect) -> Version:
+        return session.run(objects.put(session, key, data, expect))
+
+    async def compose() -> Version:
+        source = await objects.look(session, key)
+        return (await objects.compose(session, key, [source], Expect.ABSENT)).version
+
+    try:
+        create_only, version = probing.try_create_only(write)
+        swap = probing.try_compare_and_swap(write, version)
+        uploads = probing.refused(lambda: session.run(compose())) is None
+    finally:
+        with suppress(StoreError):
+            session.run(objects.delete(session, key))
+    facts = (
+        (create_only, probing.NO_CREATE_ONLY),
+        (swap, probing.NO_COMPARE_AND_SWAP),
+        (uploads or not create_only, probing.NO_CREATE_ONLY_UPLOAD),
+    )
+    return Capabilities(create_only, swap, uploads, False, tuple(note for holds, note in facts if not holds))

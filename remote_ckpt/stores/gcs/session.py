@@ -1,0 +1,185 @@
+"""Requests to the JSON API on gcsfs's session, so that our own policy decides about retries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+# Without this gcsfs asks for the kind of each bucket before its first operation: over gRPC, which it imports for the
+# purpose, and for up to a minute where the answer is not to be had (emulators, credentials that may not ask).
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+import aiohttp
+from fsspec.config import conf
+from gcsfs.core import GCSFileSystem
+from yarl import URL
+
+from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, ObjectNotFoundError, RemoteCkptError
+from remote_ckpt.location import Location
+from remote_ckpt.stores.engine import bridge
+from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.pace import Pace
+from remote_ckpt.stores.gcs.errors import refused, unanswered
+
+T = TypeVar("T")
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+_CHUNK = 1 << 20
+
+
+class GcsSession:
+    """Requests for one run, from any thread, with our errors.
+
+    Attributes:
+        bucket: The bucket's name.
+        prefix: The run's prefix with a slash at its end, or empty.
+    """
+
+    def __init__(self, location: Location, storage_options: dict[str, Any]) -> None:
+        """Take a run's location and gcsfs's own arguments; credentials are looked for."""
+        self._location = location
+        self._options = {**conf.get("gs", {}), **conf.get("gcs", {}), **storage_options}
+        self._fs = self._open()
+        self.bucket, key, _ = self._fs.split_path(self._fs._strip_protocol(location.root))
+        self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        return str(self._fs._location)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of all fsspec filesystems."""
+        try:
+            loop: asyncio.AbstractEventLoop = self._fs.loop
+        except RuntimeError as exc:  # gcsfs's own check
+            raise InvalidRequestError(f"{self._location.name} was opened before a fork; open it in the child.") from exc
+        return loop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that uses this session, from a thread of the caller's."""
+        return bridge.run(self.loop, work)
+
+    def name(self, key: str) -> str:
+        """Return a key's URL for messages."""
+        return self._location.url(key) if key else self._location.name
+
+    def object_path(self, key: str) -> str:
+        """Return the path of an object in the JSON API."""
+        return f"/storage/v1/b/{quote(self.bucket, safe='')}/o/{quote(self.prefix + key, safe='')}"
+
+    @property
+    def bucket_path(self) -> str:
+        """The path of the bucket's objects in the JSON API."""
+        return f"/storage/v1/b/{quote(self.bucket, safe='')}/o"
+
+    async def call(
+        self, method: str, path: str, doing: str, key: str, *, json_body: Any = None, **query: Any
+    ) -> dict[str, Any]:
+        """Make one request and return its JSON."""
+        data = None if json_body is None else json.dumps(json_body).encode()
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        _, contents = await self._request(method, path, doing, key, query, headers, data)
+        answer: dict[str, Any] = json.loads(contents) if contents.strip() else {}
+        return answer
+
+    async def send(self, body: PartBody, content_type: str, doing: str, key: str, **query: Any) -> dict[str, Any]:
+        """Insert an object in one request, whose multipart body already holds its name."""
+        path = f"/upload{self.bucket_path}"
+        headers = {"Content-Type": content_type}
+        query = {"uploadType": "multipart", **query}
+        _, contents = await self._request("POST", path, doing, key, query, headers, body)
+        answer: dict[str, Any] = json.loads(contents)
+        return answer
+
+    async def download(
+        self, doing: str, key: str, pace: Pace, headers: dict[str, str], limit: int, **query: Any
+    ) -> tuple[Any, bytes]:
+        """Return an answer's headers and an object's bytes.
+
+        Raises:
+            InvalidRequestError: There are more than `limit` bytes.
+        """
+        path = f"/download{self.object_path(key)}"
+        return await self._request("GET", path, doing, key, {"alt": "media", **query}, headers, None, pace, limit)
+
+    def reconnect(self) -> None:
+        """Start afresh: credentials are looked for again."""
+        self._fs = self._open()
+
+    def close(self) -> None:
+        """Close the connections."""
+        session = self._fs._session
+        if session is not None:
+            self.run(session.close())
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        key: str,
+        query: dict[str, Any],
+        headers: dict[str, str],
+        data: bytes | PartBody | None,
+        pace: Pace | None = None,
+        limit: int | None = None,
+    ) -> tuple[Any, bytes]:
+        fs, changes = self._fs, method != "GET"
+        try:
+            session = await fs._set_session()
+            signed = await asyncio.to_thread(fs._get_headers, headers)  # may fetch a new token, and waits for it
+            url = URL(f"{fs._location}{path}?{urlencode(fs._get_params(query))}", encoded=True)
+            request = session.request(method, url, headers=signed, data=data, timeout=fs.requests_timeout or _TIMEOUT)
+            async with request as answer:
+                if limit is not None and answer.status < 300 and (answer.content_length or 0) > limit:
+                    raise InvalidRequestError(
+                        f"Cannot {doing} {self.name(key)}: it has {answer.content_length} bytes, "
+                        f"and at most {limit} are read at once."
+                    )
+                contents = await _drain(answer, pace)
+        except RemoteCkptError:
+            raise
+        except Exception as exc:
+            raise unanswered(exc, doing, self.name(key), changes=changes) from exc
+        if answer.status >= 300:
+            raise refused(answer.status, contents, doing, self.name(key), changes=changes)
+        return answer.headers, contents
+
+    async def require_bucket(self) -> None:
+        """Raise if the bucket is missing: the service's 404 does not tell it from a missing object.
+
+        Raises:
+            BucketNotFoundError: It is.
+        """
+        try:
+            await self.call("GET", self.bucket_path, "list", "", maxResults=1, prefix=self.prefix, fields="kind")
+        except ObjectNotFoundError as exc:
+            raise BucketNotFoundError(
+                f"Cannot reach {self._location.name}: the bucket does not exist. Create it, or correct its name."
+            ) from exc
+        except RemoteCkptError:
+            return  # not allowed to know
+
+    def _open(self) -> GCSFileSystem:
+        try:
+            return GCSFileSystem(
+                **{"use_listings_cache": False, **self._options, "skip_instance_cache": True},
+            )
+        except Exception as exc:
+            raise unanswered(exc, "reach", self._location.name, changes=False) from exc
+
+
+async def _drain(answer: aiohttp.ClientResponse, pace: Pace | None) -> bytes:
+    if pace is None:
+        return await answer.read()
+    chunks = []
+    async for chunk in answer.content.iter_chunked(_CHUNK):
+        chunks.append(chunk)
+        await pace.spend(len(chunk))
+    return b"".join(chunks)

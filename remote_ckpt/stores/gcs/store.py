@@ -1,0 +1,160 @@
+"""The dozen verbs, in the words of Google Cloud Storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from remote_ckpt.errors import ObjectNotFoundError, PreconditionFailedError
+from remote_ckpt.location import Location
+from remote_ckpt.stores import probe_cache
+from remote_ckpt.stores.base import (
+    MIB,
+    Base,
+    Capabilities,
+    Digests,
+    Expect,
+    Journal,
+    ObjectInfo,
+    ObjectStore,
+    Progress,
+    Transfer,
+    TransferReport,
+    Version,
+)
+from remote_ckpt.stores.engine.disk import Disk
+from remote_ckpt.stores.engine.fetch import fetch_ranges
+from remote_ckpt.stores.engine.pace import Pace
+from remote_ckpt.stores.engine.plan import Range, make_plan
+from remote_ckpt.stores.gcs import components, objects, probing
+from remote_ckpt.stores.gcs.session import GcsSession
+from remote_ckpt.stores.gcs.upload import GcsJob, upload
+from remote_ckpt.stores.sources import open_source
+
+
+class GcsStore(ObjectStore):
+    """A run in a bucket of Google Cloud Storage. Versions are generations."""
+
+    def __init__(
+        self, location: Location, storage_options: dict[str, Any] | None = None, *, transfer: Transfer | None = None
+    ) -> None:
+        """Take a run's location, gcsfs's own arguments (they win over ours), and the tuning of transfers."""
+        self.url = location.name
+        self._session = GcsSession(location, storage_options or {})
+        self._transfer = transfer or Transfer()
+        self._disk = Disk()
+        self._pace = Pace(self._transfer.max_bandwidth)
+
+    def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
+        """Get an object unless it is too large."""
+        return self._session.run(objects.read(self._session, key, limit))
+
+    def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
+        """Insert with a precondition on the generation, and a checksum that the service compares."""
+        return self._session.run(objects.put(self._session, key, data, expect))
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Get an object's resource; a second request tells a missing bucket from a missing object."""
+        try:
+            return self._session.run(objects.look(self._session, key))
+        except ObjectNotFoundError:
+            self._session.run(self._session.require_bucket())
+            raise
+
+    def upload(
+        self,
+        key: str,
+        source: Path,
+        *,
+        digests: Digests,
+        journal: Journal,
+        report: TransferReport,
+        base: Base | None = None,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Insert, or send components in a sliding window and compose them; only if generation 0 is there."""
+        with open_source(source) as fd:
+            job = GcsJob(
+                session=self._session,
+                url=self._session.name(key),
+                disk=self._disk,
+                pace=self._pace,
+                transfer=self._transfer,
+                key=key,
+                source=source,
+                fd=fd,
+                digests=digests,
+                journal=journal,
+                report=report,
+                base=base,
+                progress=progress,
+            )
+            return self._session.run(upload(job))
+
+    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
+        """Get ranges in parallel, all of one generation."""
+        self._session.run(self._fetch(key, target, size, progress))
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        """Rewrite inside the service."""
+
+        async def copy() -> ObjectInfo:
+            return await objects.rewrite(self._session, await objects.look(self._session, source), target)
+
+        return self._session.run(copy())
+
+    def delete(self, key: str) -> None:
+        """Delete an object; in a versioned bucket it stays retrievable."""
+        self._session.run(objects.delete(self._session, key))
+
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """List page by page; components of uploads under way are not objects of the run."""
+        token = ""
+        while True:
+            page, token = self._session.run(objects.list_page(self._session, prefix, token))
+            yield from (info for info in page if not info.key.startswith(components.FOLDER))
+            if not token:
+                return
+
+    def probe(self) -> Capabilities:
+        """Try it on a small object under the hidden folder, once per bucket and month."""
+        place = f"gs {self._session.endpoint} {self._session.bucket}"
+        return probe_cache.remembered(place, partial(probing.probe, self._session))
+
+    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+        """Delete the components that killed uploads left under this run."""
+        oldest = datetime.now(timezone.utc) - older_than
+
+        async def sweep() -> list[str]:
+            found = await components.listed(self._session, components.FOLDER)
+            keys = [info.key for info in found if info.modified is not None and info.modified <= oldest]
+            if not dry_run:
+                await components.remove(self._session, keys)
+            return keys
+
+        return self._session.run(sweep())
+
+    def reconnect(self) -> None:
+        """Make a fresh session."""
+        self._session.reconnect()
+
+    def close(self) -> None:
+        """Close connections and threads."""
+        self._session.close()
+        self._disk.close()
+
+    async def _fetch(self, key: str, target: Path, size: int, progress: Progress | None) -> None:
+        info = await objects.look(self._session, key)
+        if info.size != size:
+            raise PreconditionFailedError(
+                f"Cannot fetch {self._session.name(key)}: it has {info.size} bytes instead of {size}; it was replaced."
+            )
+        plan = make_plan(size, self._transfer, smallest=MIB)
+
+        async def get(part: Range) -> bytes:
+            return await objects.get_range(self._session, key, part, info.version, self._pace)
+
+        await fetch_ranges(plan, target, get, self._disk, self._transfer.retry, progress)

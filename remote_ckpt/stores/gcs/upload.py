@@ -1,0 +1,225 @@
+"""How a file becomes an object of GCS: found there, inserted in one request, or composed of components."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from remote_ckpt.errors import (
+    AccessDeniedError,
+    CredentialsExpiredError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    StoreError,
+    TransientError,
+)
+from remote_ckpt.stores.base import MIB, Expect, MemoryJournal, ObjectInfo
+from remote_ckpt.stores.checksums import combine, encode
+from remote_ckpt.stores.engine.job import Job
+from remote_ckpt.stores.engine.plan import Plan, Range, make_plan
+from remote_ckpt.stores.engine.window import Window, slide
+from remote_ckpt.stores.gcs import components, objects
+from remote_ckpt.stores.gcs.session import GcsSession
+from remote_ckpt.stores.sources import require_match
+
+_SINGLE = 8 * MIB
+_SMALLEST = MIB
+_GOODBYE = 30.0  # seconds
+
+
+@dataclass(kw_only=True)
+class GcsJob(Job):
+    """The upload of one file to one key of GCS."""
+
+    session: GcsSession
+
+
+async def upload(job: GcsJob) -> ObjectInfo:
+    """Bring the object into the store; see `ObjectStore.upload`."""
+    if job.digests.size <= _SINGLE:
+        return await _insert(job)
+    present = await _look(job)
+    if present is not None:
+        return _accept(job, present)
+    return await _copy_base(job) or await _Composition(job).run()
+
+
+async def _insert(job: GcsJob) -> ObjectInfo:
+    body, crc = await job.read(Range(1, 0, job.digests.size))
+    require_match(job.source, job.digests, len(body.data), crc)
+    try:
+        info = await job.retry(lambda: _send(job, job.key, body.data, crc, Expect.ABSENT))
+    except PreconditionFailedError as exc:
+        return await _resolve(job, exc)
+    job.tell(info.size)
+    return await _verified(job, info)
+
+
+async def _send(job: GcsJob, key: str, data: bytes, crc: int, expect: Expect) -> ObjectInfo:
+    body, kind = objects.enclose(job.session, key, data, encode(crc), job.pace)
+    request = job.session.send(body, kind, "create", key, **objects.condition(expect))
+    return objects.as_object(job.session, await job.counted(request, body))
+
+
+async def _copy_base(job: GcsJob) -> ObjectInfo | None:
+    """Take the earlier object as a whole, if it has these very bytes; GCS copies no ranges."""
+    base = job.base
+    if base is None or base.digests.sha256 != job.digests.sha256:
+        return None
+    try:
+        source = await objects.look(job.session, base.key)
+        if (source.size, source.crc32c) != (job.digests.size, job.digests.crc32c):
+            return None
+        info = await objects.compose(job.session, job.key, [source], Expect.ABSENT)
+    except PreconditionFailedError as exc:
+        return await _resolve(job, exc)
+    except StoreError:
+        return None  # it would have saved time; sending is always possible
+    job.report.reused += info.size
+    job.tell(info.size)
+    return await _verified(job, info)
+
+
+class _Composition:
+    """One upload in components. The journal names their folder before the first is sent."""
+
+    def __init__(self, job: GcsJob) -> None:
+        self._job = job
+        self._session = job.session
+        self._id = uuid.uuid4().hex
+        self._present: dict[str, ObjectInfo] = {}
+        self._parts: dict[int, ObjectInfo] = {}
+        self._crcs: dict[int, int] = {}
+
+    async def run(self) -> ObjectInfo:
+        """Send the components, compose them, and remove them."""
+        job = self._job
+        plan = await self._begin()
+        job.window = Window(plan.width)
+        try:
+            await slide((partial(self._part, part) for part in plan), job.window)
+            require_match(job.source, job.digests, plan.size, self._crc32c(plan))
+            info = await self._compose(plan)
+        except BaseException as exc:
+            if self._is_final(exc):
+                await asyncio.shield(self._clean())
+            raise
+        await self._clean()
+        return info
+
+    async def _begin(self) -> Plan:
+        """Go on with the components that the journal names, or choose a new folder and note it."""
+        job = self._job
+        plan = make_plan(job.digests.size, job.transfer, smallest=_SMALLEST)
+        identity: dict[str, Any] = {
+            "bucket": self._session.bucket,
+            "key": self._session.prefix + job.key,
+            "size": job.digests.size,
+            "crc32c": job.digests.crc32c,
+        }
+        notes = await job.disk.do(job.journal.load)
+        earlier, part_size = notes.get("components"), notes.get("part_size")
+        same = all(notes.get(name) == value for name, value in identity.items())
+        if same and isinstance(earlier, str) and isinstance(part_size, int) and part_size >= _SMALLEST:
+            self._id = earlier
+            found = await job.retry(lambda: components.listed(self._session, components.folder_of(earlier)))
+            self._present = {info.key: info for info in found}
+            return Plan(plan.size, part_size, max(1, min(plan.width, job.transfer.memory // part_size)))
+        await self._note({**identity, "components": self._id, "part_size": plan.part_size})
+        return plan
+
+    async def _part(self, part: Range) -> None:
+        """Bring one component there, unless an earlier attempt has."""
+        job = self._job
+        key = f"{components.folder_of(self._id)}part-{part.number:05d}"
+        body, crc = await job.read(part)
+        info = self._present.get(key)
+        if info is not None and (info.size, info.crc32c) == (part.size, encode(crc)):
+            job.report.reused += part.size
+        else:
+            info = await job.retry(lambda: _send(job, key, body.data, crc, Expect.ANYTHING))
+            if info.crc32c not in (None, encode(crc)):
+                raise TransientError(f"Part {part.number} of {job.url} arrived damaged.")
+        self._parts[part.number], self._crcs[part.number] = info, crc
+        job.window.succeeded()
+        job.tell(part.size)
+
+    async def _compose(self, plan: Plan) -> ObjectInfo:
+        job = self._job
+        parts = [self._parts[part.number] for part in plan]
+        sources = await job.retry(lambda: components.reduce(self._session, self._id, parts))
+        try:
+            info = await job.retry(lambda: objects.compose(self._session, job.key, sources, Expect.ABSENT))
+        except (PreconditionFailedError, ObjectNotFoundError) as exc:
+            return await _resolve(job, exc)
+        return await _verified(job, info)
+
+    def _crc32c(self, plan: Plan) -> int:
+        total = 0
+        for part in plan:
+            total = combine(total, self._crcs[part.number], part.size)
+        return total
+
+    def _is_final(self, error: BaseException) -> bool:
+        """Return whether nobody will go on with these components."""
+        if isinstance(self._job.journal, MemoryJournal):
+            return True
+        return not isinstance(error, (TransientError, CredentialsExpiredError, asyncio.CancelledError))
+
+    async def _clean(self) -> None:
+        """Remove every component, those of earlier attempts too, and forget them."""
+        with suppress(asyncio.TimeoutError, StoreError):
+            await asyncio.wait_for(self._remove_all(), _GOODBYE)
+        await self._note({})
+
+    async def _remove_all(self) -> None:
+        found = await components.listed(self._session, components.folder_of(self._id))
+        await components.remove(self._session, [info.key for info in found])
+
+    async def _note(self, notes: dict[str, Any]) -> None:
+        await self._job.disk.do(partial(self._job.journal.save, notes))
+
+
+async def _look(job: GcsJob) -> ObjectInfo | None:
+    try:
+        return await job.retry(lambda: objects.look(job.session, job.key))
+    except (ObjectNotFoundError, AccessDeniedError):  # who may only create may not look
+        return None
+
+
+async def _resolve(job: GcsJob, refused: StoreError) -> ObjectInfo:
+    """Find out whether a refusal means that an earlier request of ours, whose answer was lost, succeeded."""
+    present = await _look(job)
+    if present is None:
+        await job.session.require_bucket()
+        raise TransientError(f"{refused} But nothing has that name now.") from refused
+    return _accept(job, present, refused)
+
+
+def _accept(job: GcsJob, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
+    """Take an object for ours if it has our bytes; GCS knows the crc32c of every object.
+
+    Raises:
+        PreconditionFailedError: It has others.
+    """
+    if (present.size, present.crc32c) == (job.digests.size, job.digests.crc32c):
+        job.report.reused += present.size
+        job.tell(present.size)
+        return present
+    raise PreconditionFailedError(f"Cannot create {job.url}: other bytes have this name.") from refused
+
+
+async def _verified(job: GcsJob, info: ObjectInfo) -> ObjectInfo:
+    """Compare the finished object with the digests of the file.
+
+    Raises:
+        TransientError: It is damaged, and was deleted.
+    """
+    if (info.size, info.crc32c) == (job.digests.size, job.digests.crc32c):
+        return info
+    await job.retry(lambda: objects.delete(job.session, job.key, info.version))
+    raise TransientError(f"{job.url} arrived damaged and was deleted.")
