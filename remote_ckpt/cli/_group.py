@@ -26,7 +26,7 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as exc:
-            tell("interrupted. What was complete is kept; running the command again goes on from there.")
+            tell("interrupted. Nothing partial is left behind; the command can be run again.")
             raise typer.Exit(INTERRUPTED) from exc
         except BrokenPipeError:
             raise  # typer ends quietly: whoever read the output has gone

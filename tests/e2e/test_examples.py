@@ -14,7 +14,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def start(name, *arguments, cwd, **environment):
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+    return python(str(EXAMPLES / f"{name}.py"), *arguments, cwd=cwd, **environment)
+
+
+def python(*arguments, cwd, **environment):
+    command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(
         command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
     )
@@ -41,3 +45,15 @@ def test_the_examples_take_a_bucket(server, prefix, tmp_path):
     told = start("load_and_predict", url, cwd=tmp_path, **server.environment)
     assert f"accuracy: {best.score:.2%} (when it was saved: {best.score:.2%})" in told
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
+def test_the_command_line_needs_only_the_environment_too(server, prefix, tmp_path):
+    """What an example saved is listed, verified and pulled."""
+    url = server.url(prefix)
+    start("save_best_only", url, "--epochs", "2", cwd=tmp_path, **server.environment)
+    command = ("-m", "remote_ckpt.cli")
+    assert "best, latest" in python(*command, "ls", url, cwd=tmp_path, **server.environment)
+    assert python(*command, "verify", url, cwd=tmp_path, **server.environment).startswith("ok   epoch ")
+    pulled = python(*command, "pull", url, "--to", tmp_path / "here.weights.h5", cwd=tmp_path, **server.environment)
+    assert Path(pulled.strip()).read_bytes().startswith(b"\x89HDF")
