@@ -148,7 +148,7 @@ def _run_of_bytes(file: h5py.File, dataset: Dataset) -> tuple[int, int] | None:
     custom = dataset.dtype in _CUSTOM_FLOATS
     if not custom and (stored.dtype.kind not in _PLAIN_KINDS or stored.dtype.name != dataset.dtype):
         return None
-    if stored.chunks is not None or stored.external or stored.shape != dataset.shape:
+    if not stored.dtype.isnative or stored.chunks is not None or stored.external or stored.shape != dataset.shape:
         return None
     if not stored.nbytes:
         return 0, 0
