@@ -16,7 +16,7 @@ from remote_ckpt.stores.engine.disk import Disk, write_range
 from remote_ckpt.stores.engine.plan import Plan, Range
 from remote_ckpt.stores.engine.window import Window, slide
 
-Get = Callable[[Range], Awaitable[bytes]]
+Get = Callable[[Range], Awaitable[list[bytes]]]
 
 
 async def fetch_ranges(
@@ -24,8 +24,8 @@ async def fetch_ranges(
 ) -> None:
     """Write all ranges of `plan` to `target`, which has its full size from the start.
 
-    `get` returns exactly the bytes of a range, always of the same version of the object; it is called again for each
-    range by itself after a transient error.
+    `get` returns exactly the bytes of a range, in pieces, always of the same version of the object; after a transient
+    error it is called again, for that range alone.
 
     Raises:
         SpoolError: The local file cannot be written.
@@ -35,11 +35,11 @@ async def fetch_ranges(
     window = Window(plan.width)
 
     async def one(part: Range) -> None:
-        async def once() -> bytes:
+        async def once() -> list[bytes]:
             return await get(part)
 
-        data = await retry.call_async(once, policy, on_retry=lambda _: window.throttled())
-        await disk.do(partial(_write, fd, data, part.start, target))
+        pieces = await retry.call_async(once, policy, on_retry=lambda _: window.throttled())
+        await disk.do(partial(_write, fd, pieces, part.start, target))
         window.succeeded()
         if progress is not None:
             progress(part.size)
@@ -74,9 +74,9 @@ def _reserve(fd: int, size: int) -> None:
                 raise
 
 
-def _write(fd: int, data: bytes, start: int, target: Path) -> None:
+def _write(fd: int, pieces: list[bytes], start: int, target: Path) -> None:
     try:
-        write_range(fd, data, start)
+        write_range(fd, pieces, start)
     except OSError as exc:
         raise _local(exc, target) from exc
 

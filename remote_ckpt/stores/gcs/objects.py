@@ -73,20 +73,21 @@ async def look(session: GcsSession, key: str) -> ObjectInfo:
 async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Version]:
     """Return a small object's bytes and generation."""
     try:
-        headers, data = await session.download("read", key, Pace(None), {}, limit)
+        headers, pieces = await session.download("read", key, Pace(None), {}, limit)
     except ObjectNotFoundError:
         await session.require_bucket()
         raise
-    return data, Version(str(headers["X-Goog-Generation"]))
+    return b"".join(pieces), Version(str(headers["X-Goog-Generation"]))
 
 
-async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace) -> bytes:
-    """Return the bytes of a range of that very generation."""
+async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace) -> list[bytes]:
+    """Return the bytes, in pieces, of a range of that very generation."""
     wanted = {"Range": f"bytes={part.start}-{part.end - 1}"}
-    _, data = await session.download("fetch", key, pace, wanted, part.size, generation=str(version))
-    if len(data) != part.size:
-        raise TransientError(f"Cannot fetch {session.name(key)}: {len(data)} of {part.size} bytes arrived.")
-    return data
+    _, pieces = await session.download("fetch", key, pace, wanted, part.size, generation=str(version))
+    arrived = sum(map(len, pieces))
+    if arrived != part.size:
+        raise TransientError(f"Cannot fetch {session.name(key)}: {arrived} of {part.size} bytes arrived.")
+    return pieces
 
 
 async def compose(session: GcsSession, key: str, sources: Sequence[ObjectInfo], expect: Version | Expect) -> ObjectInfo:

@@ -84,8 +84,8 @@ class GcsSession:
         """Make one request and return its JSON."""
         data = None if json_body is None else json.dumps(json_body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
-        _, contents = await self._request(method, path, doing, key, query, headers, data)
-        answer: dict[str, Any] = json.loads(contents) if contents.strip() else {}
+        _, pieces = await self._request(method, path, doing, key, query, headers, data)
+        answer: dict[str, Any] = json.loads(b"".join(pieces) or b"{}")
         return answer
 
     async def send(self, body: PartBody, content_type: str, doing: str, key: str, **query: Any) -> dict[str, Any]:
@@ -93,14 +93,14 @@ class GcsSession:
         path = f"/upload{self.bucket_path}"
         headers = {"Content-Type": content_type}
         query = {"uploadType": "multipart", **query}
-        _, contents = await self._request("POST", path, doing, key, query, headers, body)
-        answer: dict[str, Any] = json.loads(contents)
+        _, pieces = await self._request("POST", path, doing, key, query, headers, body)
+        answer: dict[str, Any] = json.loads(b"".join(pieces))
         return answer
 
     async def download(
         self, doing: str, key: str, pace: Pace, headers: dict[str, str], limit: int, **query: Any
-    ) -> tuple[Any, bytes]:
-        """Return an answer's headers and an object's bytes.
+    ) -> tuple[Any, list[bytes]]:
+        """Return an answer's headers and an object's bytes, in pieces.
 
         Raises:
             InvalidRequestError: There are more than `limit` bytes.
@@ -129,7 +129,7 @@ class GcsSession:
         data: bytes | PartBody | None,
         pace: Pace | None = None,
         limit: int | None = None,
-    ) -> tuple[Any, bytes]:
+    ) -> tuple[Any, list[bytes]]:
         fs, changes = self._fs, method != "GET"
         try:
             session = await fs._set_session()
@@ -142,14 +142,14 @@ class GcsSession:
                         f"Cannot {doing} {self.name(key)}: it has {answer.content_length} bytes, "
                         f"and at most {limit} are read at once."
                     )
-                contents = await _drain(answer, pace)
+                pieces = await _drain(answer, pace)
         except RemoteCkptError:
             raise
         except Exception as exc:
             raise unanswered(exc, doing, self.name(key), changes=changes) from exc
         if answer.status >= 300:
-            raise refused(answer.status, contents, doing, self.name(key), changes=changes)
-        return answer.headers, contents
+            raise refused(answer.status, b"".join(pieces), doing, self.name(key), changes=changes)
+        return answer.headers, pieces
 
     async def require_bucket(self) -> None:
         """Raise if the bucket is missing: the service's 404 does not tell it from a missing object.
@@ -175,11 +175,10 @@ class GcsSession:
             raise unanswered(exc, "reach", self._location.name, changes=False) from exc
 
 
-async def _drain(answer: aiohttp.ClientResponse, pace: Pace | None) -> bytes:
-    if pace is None:
-        return await answer.read()
-    chunks = []
-    async for chunk in answer.content.iter_chunked(_CHUNK):
-        chunks.append(chunk)
-        await pace.spend(len(chunk))
-    return b"".join(chunks)
+async def _drain(answer: aiohttp.ClientResponse, pace: Pace | None) -> list[bytes]:
+    pieces = []
+    async for piece in answer.content.iter_chunked(_CHUNK):
+        pieces.append(piece)
+        if pace is not None:
+            await pace.spend(len(piece))
+    return pieces

@@ -66,7 +66,8 @@ async def whole_crc32c(session: S3Session, info: ObjectInfo) -> str:
     crc = 0
     for start in range(0, info.size, _BLOCK):
         part = Range(0, start, min(start + _BLOCK, info.size))
-        crc = crc32c(await get_range(session, info.key, part, info.version, Pace(None)), crc)
+        for piece in await get_range(session, info.key, part, info.version, Pace(None)):
+            crc = crc32c(piece, crc)
     return encode(crc)
 
 
@@ -107,32 +108,34 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
         raise InvalidRequestError(
             f"Cannot read {session.name(key)}: it has {size} bytes, and at most {limit} are read at once."
         )
-    data = await _drain(session, "read", key, answer, size, Pace(None))
-    return data, Version(str(answer["ETag"]))
+    pieces = await _drain(session, "read", key, answer, size, Pace(None))
+    return b"".join(pieces), Version(str(answer["ETag"]))
 
 
-async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace) -> bytes:
-    """Return the bytes of a range of that very version."""
+async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace) -> list[bytes]:
+    """Return the bytes, in pieces, of a range of that very version."""
     wanted = f"bytes={part.start}-{part.end - 1}"
     answer = await session.call("get_object", "fetch", key, Range=wanted, IfMatch=str(version))
     return await _drain(session, "fetch", key, answer, part.size, pace)
 
 
-async def _drain(session: S3Session, doing: str, key: str, answer: dict[str, Any], size: int, pace: Pace) -> bytes:
-    chunks: list[bytes] = []
+async def _drain(
+    session: S3Session, doing: str, key: str, answer: dict[str, Any], size: int, pace: Pace
+) -> list[bytes]:
+    pieces: list[bytes] = []
     body = answer["Body"]
     try:
-        async for chunk in body.iter_chunks(_CHUNK):
-            chunks.append(chunk)
-            await pace.spend(len(chunk))
+        async for piece in body.iter_chunks(_CHUNK):
+            pieces.append(piece)
+            await pace.spend(len(piece))
     except Exception as exc:
         raise translate(exc, "get_object", doing, session.name(key)) from exc
     finally:
         body.close()
-    data = b"".join(chunks)
-    if len(data) != size:
-        raise TransientError(f"Cannot {doing} {session.name(key)}: {len(data)} of {size} bytes arrived.")
-    return data
+    arrived = sum(map(len, pieces))
+    if arrived != size:
+        raise TransientError(f"Cannot {doing} {session.name(key)}: {arrived} of {size} bytes arrived.")
+    return pieces
 
 
 async def list_page(session: S3Session, prefix: str, more: dict[str, Any]) -> tuple[list[ObjectInfo], dict[str, Any]]:

@@ -163,7 +163,7 @@ class S3Store(ObjectStore):
             )
         plan = make_plan(size, self._transfer, smallest=MIB)
 
-        async def get(part: Range) -> bytes:
+        async def get(part: Range) -> list[bytes]:
             return await objects.get_range(self._session, key, part, info.version, self._pace)
 
         await fetch_ranges(plan, target, get, self._disk, self._transfer.retry, progress)
