@@ -19,7 +19,6 @@ GCS_VARIABLES = ("STORAGE_EMULATOR_HOST", "FSSPEC_GS_TOKEN", "GCSFS_EXPERIMENTAL
 
 
 def main() -> int:
-    """Run until a signal; return the exit code."""
     """Return 0 after Ctrl-C or SIGTERM, 1 when a server could not be started or ended by itself."""
     arguments = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
