@@ -57,9 +57,10 @@ def get_server() -> Iterator[Callable[[str], Server]]:
             try:
                 return pool.get(name)
             except ServerStartError as error:
-                if os.environ.get("CI") == "true" or os.environ.get("REMOTE_CKPT_REQUIRE_SERVERS") == "1":
-                    pytest.fail(str(error), pytrace=False)
-                pytest.skip(str(error))
+                reason = str(error)
+            if os.environ.get("CI") == "true" or os.environ.get("REMOTE_CKPT_REQUIRE_SERVERS") == "1":
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
 
         yield get
 
