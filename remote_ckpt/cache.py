@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import uuid
 from pathlib import Path
 
 import platformdirs
@@ -54,6 +55,20 @@ class Cache:
             os.utime(path)
         self._trim(keep=path)
         return path
+
+    def verify(self, checkpoint: Checkpoint, store: ObjectStore, progress: Progress | None = None) -> None:
+        """Download the checkpoint whatever the cache holds, compare its digest, and keep nothing.
+
+        Raises:
+            CorruptCheckpointError: What the store holds differs from the recorded digest.
+            ObjectNotFoundError: The object is gone.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self.folder / f"verify-{uuid.uuid4().hex}"
+        try:
+            self._fetch(path, checkpoint, store, progress)
+        finally:
+            path.unlink(missing_ok=True)
 
     def _holds(self, path: Path, checkpoint: Checkpoint) -> bool:
         """Return whether a verified copy is there; what differs from its name is removed, and so is a link."""

@@ -188,7 +188,7 @@ class Run:
             raise self._nothing(which)
         for checkpoint in chosen:
             try:
-                self._cache.get(checkpoint, self.store, progress)
+                self._cache.verify(checkpoint, self.store, progress)
             except (CorruptCheckpointError, ObjectNotFoundError) as exc:
                 yield Verdict(checkpoint, str(exc))
             else:

@@ -11,7 +11,8 @@
             <id>.json                  the seal: the record and how to commit it. Without it the file counts for nothing
             <id>.upload.json           how far the upload has come
 
-Folders are 0700 and files 0600: weights and logs are the user's alone. No secrets are stored here.
+Folders are 0700, so all that is in them is the user's alone. The checkpoints themselves have the user's own mode, as a
+local run gets them by a link. No secrets are stored here.
 """
 
 from __future__ import annotations
@@ -196,7 +197,6 @@ class Spool:
                 write(partial)
                 _sync(partial)
                 digests = digest_file(partial, blocks=blocks)
-                partial.chmod(0o600)
                 partial.rename(path)
                 record, terms = complete(digests)
                 seal = _Seal(record=record, terms=terms, blocks=digests.blocks)
@@ -357,12 +357,22 @@ def _translated(folder: Path) -> Iterator[None]:
         yield
     except SpoolError:
         raise
-    except OSError as exc:
-        if exc.errno in _FULL:
+    except Exception as exc:
+        problem = _os_error(exc)
+        if problem is None:
+            raise
+        if problem.errno in _FULL:
             raise SpoolFullError(
-                f"The disk with {folder} is full: {exc}. Free some space, or set spool_dir (or REMOTE_CKPT_SPOOL) "
-                "to a folder on another disk."
+                f"The disk with {folder} is full. Free some space, or set spool_dir (or REMOTE_CKPT_SPOOL) "
+                f"to a folder on another disk. ({type(problem).__name__}: errno {problem.errno})"
             ) from exc
         raise SpoolError(
-            f"Cannot write to the spool {folder}: {exc}. Set spool_dir (or REMOTE_CKPT_SPOOL) to a folder of yours."
+            f"Cannot write to the spool {folder}: {problem}. Set spool_dir (or REMOTE_CKPT_SPOOL) to a folder of yours."
         ) from exc
+
+
+def _os_error(exc: BaseException | None) -> OSError | None:
+    """Return the OSError behind an error: h5py raises RuntimeError when closing the file fails as well."""
+    while exc is not None and not isinstance(exc, OSError):
+        exc = exc.__cause__ or exc.__context__
+    return exc

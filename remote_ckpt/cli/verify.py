@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
-import platformdirs
 import typer
 
 from remote_ckpt.cli._arguments import Debug, Json, Options, Url, find, nothing, parse_which, storage_options
@@ -33,36 +28,20 @@ def verify(
 ) -> None:
     """Download checkpoints and compare them with what was recorded. Exit code 2: one is damaged or missing."""
     wanted = None if which is None else parse_which(which)
-    with _empty_folder() as folder:
-        run = Run(url, storage_options=storage_options(option), cache_dir=folder)
-        chosen = run.checkpoints if wanted is None else [find(run, wanted)]
-        if not chosen:
-            raise nothing(run)
-        verdicts = []
-        with transfer("verifying", sum(record.size for record in chosen)) as progress:
-            for verdict in run.verify(wanted, progress=progress):
-                verdicts.append(verdict)
-                _clear(folder)
-                if not json:
-                    _tell_verdict(verdict)
+    run = Run(url, storage_options=storage_options(option))
+    chosen = run.checkpoints if wanted is None else [find(run, wanted)]
+    if not chosen:
+        raise nothing(run)
+    verdicts = []
+    with transfer("verifying", sum(record.size for record in chosen)) as progress:
+        for verdict in run.verify(wanted, progress=progress):
+            verdicts.append(verdict)
+            if not json:
+                _tell_verdict(verdict)
     if json:
         say_json([{**as_json(verdict.checkpoint), "problem": verdict.problem} for verdict in verdicts])
     if any(verdict.problem for verdict in verdicts):
         raise typer.Exit(DAMAGED)
-
-
-@contextmanager
-def _empty_folder() -> Iterator[Path]:
-    """Yield a cache that holds nothing, so that what is compared comes from the bucket; on the cache's own disk."""
-    parent = Path(platformdirs.user_cache_dir("remote_ckpt"))
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix="verify-", dir=parent) as folder:
-        yield Path(folder)
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
 
 
 def _tell_verdict(verdict: Verdict) -> None:
