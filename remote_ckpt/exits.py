@@ -13,6 +13,7 @@ import concurrent.futures.thread  # noqa: F401 - registers its own hook first; s
 import contextlib
 import os
 import threading
+import time
 import weakref
 from typing import Protocol
 
@@ -60,6 +61,7 @@ def exit_timeout() -> float:
 def _drain_all() -> None:
     if _registered_by != os.getpid():
         return
+    deadline = time.monotonic() + exit_timeout()  # for all of them together
     for writer in list(_open):
         with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C ends the waiting
-            writer.drain_at_exit(exit_timeout())
+            writer.drain_at_exit(max(0.0, deadline - time.monotonic()))

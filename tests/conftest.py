@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
         environment.setenv(name, os.devnull)
     for name in ("AWS_EC2_METADATA_DISABLED", "NO_GCE_CHECK"):
         environment.setenv(name, "true")
+    environment.setenv("REMOTE_CKPT_EXIT_TIMEOUT", "2")  # what a test has left behind on purpose
     environment.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     environment.setenv("TF_CPP_MIN_LOG_LEVEL", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"))
     environment.setenv(VENV_VARIABLE, os.environ.get(VENV_VARIABLE) or str(config.rootpath / VENV_DEFAULT))

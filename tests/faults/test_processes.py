@@ -22,7 +22,7 @@ SHARED = ["seaweedfs", "localstack", "moto", "fake_gcs"]
 def start(server, *arguments, **environment):
     return subprocess.Popen(
         [sys.executable, str(PROGRAMS), *map(str, arguments)],
-        env={**os.environ, **(server.environment if server else {}), **environment},
+        env={**os.environ, "REMOTE_CKPT_EXIT_TIMEOUT": "60", **(server.environment if server else {}), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
