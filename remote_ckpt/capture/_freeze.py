@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,33 +48,34 @@ class _TensorFlowFreezer:
     def __init__(self, variables: Sequence[Any]) -> None:
         self._variables = list(variables)
         self._values = list(map(_value_of, variables))
+        together, self._alone = _by_device(self._values)
         self._readers = [
-            (positions, _read_together([self._values[i] for i in positions], device))
-            for device, positions in _by_device(self._values).items()
+            _read_together([self._values[i] for i in positions], device) for device, positions in together.items()
         ]
-        plain = {i for positions, _ in self._readers for i in positions}
-        self._others = [i for i in range(len(self._values)) if i not in plain]
+        order = [*chain.from_iterable(together.values()), *self._alone]
+        self._in_order = sorted(range(len(order)), key=order.__getitem__)
 
     def freeze(self) -> list[Any] | None:
         if not all(map(operator.is_, map(_value_of, self._variables), self._values)):
             return None
-        frozen: list[Any] = [None] * len(self._values)
-        for positions, read in self._readers:
-            for position, tensor in zip(positions, read(), strict=True):
-                frozen[position] = tensor
-        for position in self._others:  # replicated by a strategy: it knows how its copies become one value
-            frozen[position] = _read_alone(self._values[position])
-        return frozen
+        frozen = [tensor for read in self._readers for tensor in read()]
+        frozen += [_read_alone(self._values[position]) for position in self._alone]
+        return list(map(frozen.__getitem__, self._in_order))
 
 
-def _by_device(values: Iterable[Any]) -> dict[str, list[int]]:
+def _by_device(values: Iterable[Any]) -> tuple[dict[str, list[int]], list[int]]:
+    """Return the positions of plain variables by device, and of those that a strategy replicates.
+
+    Only the strategy knows how the copies of a replicated variable become one value.
+    """
     from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
 
-    devices: dict[str, list[int]] = {}
+    together: dict[str, list[int]] = {}
+    alone: list[int] = []
     for position, value in enumerate(values):
-        if isinstance(value, BaseResourceVariable):
-            devices.setdefault(value.device, []).append(position)
-    return devices
+        plain = isinstance(value, BaseResourceVariable)
+        (together.setdefault(value.device, []) if plain else alone).append(position)
+    return together, alone
 
 
 def _read_together(values: Sequence[Any], device: str) -> Callable[[], Sequence[Any]]:

@@ -25,6 +25,7 @@ from typing import Any
 
 from keras.src.models.model import Model
 from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.saving.saving_lib import get_attr_skipset
 
 _CONTAINERS = (list, dict, tuple, set)
 # Bookkeeping that Keras's walk skips and no layer writes: symbolic losses, graph nodes, call signatures.
@@ -100,7 +101,9 @@ class StructureWatch:
         if isinstance(saveable, Model):
             self._models.append((attributes, structure))
         else:
-            self._sources += [attributes.keys(), attributes.values()]
+            self._sources.append(attributes.values())
+            if not get_attr_skipset(saveable._obj_type()).issuperset(structure[::2]):
+                self._sources.append(attributes.keys())  # names that become paths
         yield from structure[1::2]
 
 
