@@ -39,7 +39,7 @@ def main() -> int:
         return server.wait()
     finally:
         for path in arguments.remove:
-            _remove(path)
+            remove(path)
 
 
 def _kill_when_abandoned(group: int) -> None:
@@ -53,7 +53,8 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, as far as it is there and lets itself be removed."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from remote_ckpt.testing.servers._guard import remove
+
 _GUARD = Path(__file__).with_name("_guard.py")
 _STOP_SECONDS = 30.0
 
@@ -83,4 +85,6 @@ class ServerProcess:
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         self._guard.wait(_STOP_SECONDS)
+        for path in self._files:
+            remove(path)  # again: the guard may have been killed itself
         self._log.close()

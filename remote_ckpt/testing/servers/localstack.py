@@ -23,6 +23,15 @@ _HINT = (
     f"{VENV_VARIABLE} says): pip install 'localstack-core[runtime]==4.13.1' 'cbor2<6' 'pyopenssl<25'."
 )
 
+# Its objects would lie in one fixed folder under /tmp, which one server that deletes a bucket empties for all others.
+_MAIN = """
+import sys
+from localstack.services.s3 import provider
+provider.DEFAULT_S3_TMP_DIR = sys.argv.pop()
+from localstack.runtime.main import main
+main()
+"""
+
 
 def start_localstack(
     *,
@@ -49,7 +58,7 @@ def start_localstack(
     chosen = choose_port(_NAME, port)
 
     def prepare(directory: Path) -> Command:
-        return Command([str(python), "-m", "localstack.runtime.main"], _settings(directory, chosen))
+        return Command([str(python), "-c", _MAIN, str(directory / "objects")], _settings(directory, chosen))
 
     return launch_s3(_NAME, prepare, port=chosen, bucket=bucket, credentials=Credentials(), timeout=timeout, hint=_HINT)
 
