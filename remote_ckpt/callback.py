@@ -169,6 +169,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             return
         try:
             writer.flush()
+            writer.close()  # a sweep of many fits must not leave two threads behind for each
         except DrainError as exc:
             if self._on_error == "raise":
                 raise
@@ -177,7 +178,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def _save_model(self, epoch: int, batch: int | None, logs: Mapping[str, Any] | None) -> None:
         """Decide as Keras does, print what Keras prints, and hand over to the writer."""
-        writer = self._writer or self._open_writer()
+        writer = self._open_writer()
         logs = dict(logs or {})
         location = self.run.location
         name = location.url(writer.template.format(epoch=epoch, batch=batch, logs=logs))
@@ -228,7 +229,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def _open_writer(self) -> Writer:
         """Return the open writer. Failing to read the run is told and does not end training, unless asked to."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.closed:
             return self._writer
         keep_best, keep_last = self._keep
         options = SeriesOptions(

@@ -108,7 +108,7 @@ class Writer:
         self._captured_model: Any = None
         self._newest = datetime.min.replace(tzinfo=timezone.utc)
         self._told: Exception | None = None
-        self._closed = False
+        self.closed = False
 
     def open(self) -> None:
         """Learn what the run holds, and queue what earlier processes left in the spool.
@@ -240,12 +240,12 @@ class Writer:
         Raises:
             DrainError: As `flush`; closed all the same.
         """
-        if self._closed:
+        if self.closed:
             return
         try:
             self.flush(timeout)
         finally:
-            self._closed = True
+            self.closed = True
             exits.unregister(self)
             self._pipeline.stop()
             if not self._pipeline.pending:

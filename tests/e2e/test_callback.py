@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import keras
 import numpy as np
@@ -253,3 +254,15 @@ def test_an_empty_run_says_so(tmp_path):
     """It is a LookupError."""
     with pytest.raises(NoCheckpointError, match="holds no checkpoint"):
         load_best(model(), str(tmp_path))
+
+
+def test_many_fits_leave_no_threads_and_no_spool_behind(tmp_path):
+    """A hyperparameter sweep runs hundreds in one process."""
+    callback = checkpoint(str(tmp_path / "run" / NAMED), save_best_only=False)
+    before = set(threading.enumerate())
+    for _ in range(3):
+        fit(model(), [Scores(0.5), callback], epochs=1)
+    assert callback.stats.saves == 3
+    assert len(callback.run.checkpoints) == 3
+    assert not {t.name for t in set(threading.enumerate()) - before if t.name.startswith("remote_ckpt-")}
+    assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
