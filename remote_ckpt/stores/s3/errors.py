@@ -87,6 +87,8 @@ def _answered(response: dict[str, Any], method: str, head: str) -> StoreError:
         return CredentialsExpiredError(f"{head}the credentials have expired ({said}).")
     if code in _WRONG_KEYS or (code in _SKEWED):
         return AccessDeniedError(head + _wrong_keys(code, told))
+    if code in _FULL or status == 507:
+        return StoreFullError(f"{head}the store is full, or your quota is ({told}).")
     if status in (401, 403):
         return AccessDeniedError(head + _forbidden(method, said))
     if code == "NoSuchBucket" or (method == "head_bucket" and status == 404):
@@ -97,8 +99,6 @@ def _answered(response: dict[str, Any], method: str, head: str) -> StoreError:
         return ObjectNotFoundError(f"{head}it does not exist ({said}).")
     if status in (412, 416) or code == "ConditionalRequestConflict":
         return PreconditionFailedError(f"{head}the object is not as expected; someone else has written it ({said}).")
-    if code in _FULL or status == 507:
-        return StoreFullError(f"{head}the store is full, or your quota is ({told}).")
     return _by_status(status, code, method, head, told)
 
 

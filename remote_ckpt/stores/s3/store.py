@@ -60,7 +60,10 @@ class S3Store(ObjectStore):
         return self._session.run(objects.read(self._session, key, limit))
 
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
-        """Put with If-None-Match or If-Match, and a checksum that the server compares."""
+        """Put with If-None-Match or If-Match, and a checksum that the server compares.
+
+        aiohttp repeats a PUT once when the connection breaks, so a refusal may be owed to our own first request.
+        """
         known = probe_cache.recall(self._place)
         if known is not None and not known.many_writers and expect is not Expect.ANYTHING:
             with compared(self, self._place, key, expect):
