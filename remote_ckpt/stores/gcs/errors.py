@@ -10,6 +10,7 @@ from gcsfs.retry import HttpError
 
 from remote_ckpt.errors import (
     AccessDeniedError,
+    BucketNotFoundError,
     CredentialsExpiredError,
     InvalidRequestError,
     NoCredentialsError,
@@ -36,7 +37,9 @@ _PERMISSIONS = {
 }
 
 
-def refused(status: int, contents: bytes, doing: str, url: str, *, changes: bool) -> StoreError:
+def refused(
+    status: int, contents: bytes, doing: str, url: str, *, changes: bool, of_bucket: bool = False
+) -> StoreError:
     """Return our error for an answer whose status is not a success.
 
     Args:
@@ -45,6 +48,7 @@ def refused(status: int, contents: bytes, doing: str, url: str, *, changes: bool
         doing: A verb, for the message.
         url: The object's URL.
         changes: Whether the request would have changed something.
+        of_bucket: Whether it was about the bucket, and a 404 means that there is none.
     """
     head = f"Cannot {doing} {url}: "
     reason, text = _reason(contents)
@@ -56,6 +60,8 @@ def refused(status: int, contents: bytes, doing: str, url: str, *, changes: bool
     if status == 403:
         needed = _PERMISSIONS.get(doing, "the permission for it")
         return AccessDeniedError(f"{head}access denied ({told}). The credentials lack {needed}.")
+    if status == 404 and of_bucket:
+        return BucketNotFoundError(f"{head}the bucket does not exist. Create it, or correct its name.")
     if status == 404:
         return ObjectNotFoundError(f"{head}it does not exist ({told}).")
     if status in (304, 412, 416):

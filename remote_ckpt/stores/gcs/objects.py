@@ -57,11 +57,7 @@ def enclose(session: GcsSession, key: str, data: bytes, crc: str, pace: Pace) ->
 async def put(session: GcsSession, key: str, data: bytes, expect: Version | Expect) -> Version:
     """Write a small object in one request; the service compares the checksum."""
     body, kind = enclose(session, key, data, encode(crc32c(data)), Pace(None))
-    try:
-        answer = await session.send(body, kind, "write", key, **condition(expect))
-    except ObjectNotFoundError:
-        await session.require_bucket()
-        raise
+    answer = await session.send(body, kind, "write", key, **condition(expect))
     return Version(str(answer["generation"]))
 
 
@@ -132,10 +128,6 @@ async def delete(session: GcsSession, key: str, version: Version | None = None) 
 async def list_page(session: GcsSession, prefix: str, token: str) -> tuple[list[ObjectInfo], str]:
     """Return one page of a listing, and the token of the next; empty at the end."""
     more = {"pageToken": token} if token else {}
-    try:
-        answer = await session.call("GET", session.bucket_path, "list", "", prefix=session.prefix + prefix, **more)
-    except ObjectNotFoundError:
-        await session.require_bucket()
-        raise
+    answer = await session.call("GET", session.bucket_path, "list", "", prefix=session.prefix + prefix, **more)
     items = [as_object(session, item) for item in answer.get("items", ()) if not item["name"].endswith("/")]
     return items, str(answer.get("nextPageToken") or "")

@@ -18,7 +18,7 @@ from fsspec.config import conf
 from gcsfs.core import GCSFileSystem
 from yarl import URL
 
-from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, ObjectNotFoundError, RemoteCkptError
+from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, RemoteCkptError
 from remote_ckpt.location import Location
 from remote_ckpt.stores.engine import bridge
 from remote_ckpt.stores.engine.body import PartBody
@@ -148,7 +148,9 @@ class GcsSession:
         except Exception as exc:
             raise unanswered(exc, doing, self.name(key), changes=changes) from exc
         if answer.status >= 300:
-            raise refused(answer.status, b"".join(pieces), doing, self.name(key), changes=changes)
+            of_bucket = path.removeprefix("/upload") == self.bucket_path
+            contents = b"".join(pieces)
+            raise refused(answer.status, contents, doing, self.name(key), changes=changes, of_bucket=of_bucket)
         return answer.headers, pieces
 
     async def require_bucket(self) -> None:
@@ -158,11 +160,9 @@ class GcsSession:
             BucketNotFoundError: It is.
         """
         try:
-            await self.call("GET", self.bucket_path, "list", "", maxResults=1, prefix=self.prefix, fields="kind")
-        except ObjectNotFoundError as exc:
-            raise BucketNotFoundError(
-                f"Cannot reach {self._location.name}: the bucket does not exist. Create it, or correct its name."
-            ) from exc
+            await self.call("GET", self.bucket_path, "reach", "", maxResults=1, prefix=self.prefix, fields="kind")
+        except BucketNotFoundError:
+            raise
         except RemoteCkptError:
             return  # not allowed to know
 
