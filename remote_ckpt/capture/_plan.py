@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from keras import Variable
 
-from remote_ckpt.capture._freeze import Freezer, freezer_for, to_numpy
+from remote_ckpt.capture._freeze import freezer_for, to_numpy
 from remote_ckpt.capture._snapshot import ReferenceSnapshot
 from remote_ckpt.capture._walk import Entry, read_again, walk, write_as_keras
 from remote_ckpt.capture._watch import StructureWatch
@@ -29,83 +30,99 @@ class Plan:
         if not model.built:
             raise ValueError("the model has not been built")
         watch = StructureWatch(model)
-        entries, complete = walk(model, watch)
+        self._entries, complete = walk(model, watch)
         self._watch = StructureWatch(model) if complete else None  # the walk itself may create attributes
-        self._entries = [entry if entry.repeatable else None for entry in entries]
-        self._fresh: dict[int, Entry] = {i: e for i, e in enumerate(entries) if not e.repeatable}
-        self._just_walked: list[Entry] | None = entries
-        self._variables = [v for entry in self._entries if entry for _, v in entry.steps]
-        self._freezer: Freezer = freezer_for(self._variables)
-        self._layout = FileLayout(entries)
+        self._just_walked = True
+        self._fresh: set[int] = set()
+        self._read_afresh(i for i, entry in enumerate(self._entries) if not entry.repeatable)
 
     def snapshot(self, writer: TemplateWriter) -> ReferenceSnapshot | None:
         """Freeze the model as it is now, or return None when its structure changed since the walk."""
-        entries = self._current_entries()
-        frozen = None if entries is None else self._freezer.freeze()
-        if entries is None or frozen is None:
+        if not self._bring_up_to_date():
             return None
-        layout = self._layout
-        if self._fresh:
-            layout = FileLayout(entries)
-            frozen = self._merge(entries, frozen)
-        return ReferenceSnapshot(layout, frozen, layout.nbytes, writer, to_numpy, layout.write_first)
-
-    def _current_entries(self) -> list[Entry] | None:
-        """Return all entries as they are now; those of the walk itself the first time, to walk once and never twice."""
-        walked, self._just_walked = self._just_walked, None
-        if walked is not None:
-            return walked
-        if self._watch is None or not self._watch.unchanged():
+        frozen = self._freezer.freeze()
+        if frozen is None:
             return None
-        return [entry or read_again(self._fresh[i]) for i, entry in enumerate(self._entries)]
+        layout, values = self._with_fresh(frozen) if self._fresh else (self._layout, frozen)
+        return ReferenceSnapshot(layout, values, writer, to_numpy, layout.write_first)
 
-    def _merge(self, entries: list[Entry], frozen: list[Any]) -> list[Any]:
+    def _bring_up_to_date(self) -> bool:
+        if self._just_walked:  # walk once, never twice: what the walk found is what is saved first
+            self._just_walked = False
+            return True
+        changed = None if self._watch is None else self._watch.changes()
+        if changed is None:
+            return False
+        if changed:
+            self._read_afresh(i for i, entry in enumerate(self._entries) if id(entry.saveable) in changed)
+        for i in self._fresh:
+            self._entries[i] = read_again(self._entries[i])
+        return True
+
+    def _read_afresh(self, positions: Iterable[int]) -> None:
+        """From now on ask these entries' saveables at each save what they write."""
+        known = len(self._fresh)
+        self._fresh.update(positions)
+        if len(self._fresh) > known or not hasattr(self, "_freezer"):
+            kept = [entry for i, entry in enumerate(self._entries) if i not in self._fresh]
+            self._freezer = freezer_for([value for entry in kept for _, value in entry.steps])
+            self._layout = FileLayout([describe(entry) for entry in self._entries])
+
+    def _with_fresh(self, frozen: list[Any]) -> tuple[FileLayout, list[Any]]:
         """Put what was read afresh between the frozen values, in the order of the file."""
-        repeated = iter(frozen)
-        steps = [(self._entries[i] is not None, value) for i, e in enumerate(entries) for _, value in e.steps]
-        fresh = [value for kept, value in steps if not kept and isinstance(value, Variable)]
-        read_now = iter(freezer_for(fresh).freeze() or []) if fresh else iter(())
-        return [
-            next(repeated) if kept else next(read_now) if isinstance(value, Variable) else value
-            for kept, value in steps
-        ]
+        described = list(self._layout.entries)
+        fresh = [value for i in sorted(self._fresh) for _, value in self._entries[i].steps]
+        variables = [value for value in fresh if isinstance(value, Variable)]
+        read_now = iter(freezer_for(variables).freeze() or ())
+        kept = iter(frozen)
+        values: list[Any] = []
+        for i, entry in enumerate(self._entries):
+            if i in self._fresh:
+                described[i] = describe(entry)
+                values += [next(read_now) if isinstance(value, Variable) else value for _, value in entry.steps]
+            else:
+                values += islice(kept, len(entry.steps))
+        return FileLayout(described), values
+
+
+def describe(entry: Entry) -> Entry:
+    """Return an entry that says shapes and dtypes instead of values, and holds nothing."""
+    return entry._replace(saveable=None, steps=[(key, _shape_and_dtype(value)) for key, value in entry.steps])
 
 
 class FileLayout:
     """What a weights file looks like outside its data; see `weights_file.Layout`."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = [
-            entry._replace(saveable=None, steps=[(key, _shape_and_dtype(value)) for key, value in entry.steps])
-            for entry in entries
-        ]
+        """Take entries that are described; the rest is worked out when it is asked for, on the worker."""
+        self.entries = entries
 
     @functools.cached_property
     def key(self) -> Hashable:
         return tuple(
             (entry.path, None if entry.metadata is None else tuple(entry.metadata.items()), tuple(entry.steps))
-            for entry in self._entries
+            for entry in self.entries
         )
 
     @functools.cached_property
     def datasets(self) -> list[Dataset] | None:
-        if any(spec is None for entry in self._entries for _, spec in entry.steps):
+        if any(spec is None for entry in self.entries for _, spec in entry.steps):
             return None
         return [
             Dataset("/".join(filter(None, (entry.path, "vars", key))), *spec)
-            for entry in self._entries
+            for entry in self.entries
             for key, spec in entry.steps
         ]
 
     @functools.cached_property
     def nbytes(self) -> int:
         """The bytes of the tensors, without what HDF5 puts around them."""
-        specs = [spec for entry in self._entries for _, spec in entry.steps if spec is not None]
+        specs = [spec for entry in self.entries for _, spec in entry.steps if spec is not None]
         return sum(math.prod(shape) * _item_size(dtype) for shape, dtype in specs)
 
     def write_first(self, path: Any, take: Any) -> None:
         """Write such a file through Keras's own store."""
-        write_as_keras(path, self._entries, take)
+        write_as_keras(path, self.entries, take)
 
 
 def _shape_and_dtype(value: Any) -> tuple[tuple[int, ...], str] | None:

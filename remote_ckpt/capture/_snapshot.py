@@ -21,8 +21,10 @@ class Snapshot(abc.ABC):
     Made on the training thread; written or discarded on any one other thread. Training may go on meanwhile.
     """
 
-    nbytes: int
-    """About how many bytes the file will have; for disk budgets, not for comparison."""
+    @property
+    @abc.abstractmethod
+    def nbytes(self) -> int:
+        """About how many bytes the file will have; for disk budgets, not for comparison."""
 
     @abc.abstractmethod
     def write(self, path: Path) -> None:
@@ -48,17 +50,20 @@ class ReferenceSnapshot(Snapshot):
         self,
         layout: Layout,
         values: list[Any],
-        nbytes: int,
         writer: TemplateWriter,
         to_numpy: Callable[[Any], np.ndarray],
         write_first: Callable[[Path, Callable[[int], np.ndarray]], None],
     ) -> None:
-        self.nbytes = nbytes
         self._layout = layout
         self._values: list[Any] | None = values
         self._writer = writer
         self._to_numpy = to_numpy
         self._write_first = write_first
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the tensors; HDF5 adds about a kilobyte for each."""
+        return self._layout.nbytes
 
     def write(self, path: Path) -> None:
         """Write the weights file; see `Snapshot.write`. Each reference is released when its data is written."""
@@ -90,10 +95,15 @@ class FileSnapshot(Snapshot):
         self._file = self._folder / f"model{suffix}"
         try:
             save(str(self._file))
-            self.nbytes = self._file.stat().st_size
+            self._size = self._file.stat().st_size
         except BaseException:
             self.discard()
             raise
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the file."""
+        return self._size
 
     def write(self, path: Path) -> None:
         """Move the file to `path`: a rename within one filesystem, a copy otherwise."""

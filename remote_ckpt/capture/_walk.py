@@ -8,7 +8,7 @@ variable itself, wherever a variable was given.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, KeysView
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -141,16 +141,16 @@ def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
 
 
 def read_again(entry: Entry) -> Entry:
-    """Ask one saveable what it writes now. Its path and attributes are those of the walk."""
+    """Ask one saveable what it writes now. Its path is that of the walk."""
     recorder = Recorder()
-    recorder.make(entry.path, entry.metadata)
+    recorder.make(entry.path, entry.metadata and {**entry.metadata, "name": entry.saveable.name})
     with _optimizers_by_reference({0: entry.saveable}):
         entry.saveable.save_own_variables(recorder)
     recorder.close_entry(entry.saveable)
     return recorder.entries[0]
 
 
-def write_as_keras(path: Path, entries: list[Entry], take: Callable[[int], np.ndarray]) -> None:
+def write_as_keras(path: Path, entries: Sequence[Entry], take: Callable[[int], np.ndarray]) -> None:
     """Write a weights file through Keras's own store: the same calls in the same order as `save_weights` makes.
 
     Args:

@@ -4,31 +4,35 @@ Keras's walk looks at the attributes of every saveable (layers, optimizer, metri
 and tuples. Its outcome can change only if one of those does. So all of them are remembered, and compared by identity in
 one loop in C.
 
-Detected: an attribute of a layer, optimizer, metric or loss that was added, removed or is another object than before
-(layer added, optimizer built or replaced, LoRA, quantization, `trainable`, a new dtype policy, a flag), and any change
-of a list or dict that Keras walks. Of a model itself, only attributes that hold saveables or containers count: it also
-holds what changes with every `fit` (functions, histories, iterators).
+Detected as a change of structure: an attribute that holds a saveable, a variable or a container was added, removed or
+replaced (layer added, optimizer built or compiled anew, LoRA, quantization), or other ones are in a list or dict.
+Detected as a change of one saveable: any other attribute of a layer, optimizer, metric or loss is another object than
+before (`trainable`, a dtype policy, a name, a flag, a number), or any other element of its lists and dicts. Of a model
+itself only the first kind counts: it also holds what changes with every `fit` (functions, histories, iterators).
 
 Not detected: what no attribute of an instance shows, such as saveables that a property conjures up from elsewhere,
 `__slots__`, a class whose attributes are changed, or an array changed in place. The first kind is noticed at the walk
-(`reaches`); layers that write more than variables are read afresh at each save anyway.
+(`reaches`); saveables that write more than variables, or by a method that is not Keras's, are asked at each save.
 
-Objects compared are held until the next walk, so that no new object can take the identity of an old one.
+Objects compared are held until the next comparison, so that no new object can take the identity of an old one.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Iterator
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
+from keras import Variable
 from keras.src.models.model import Model
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.saving_lib import get_attr_skipset
 
 _CONTAINERS = (list, dict, tuple, set)
-# Bookkeeping that Keras's walk skips and no layer writes: symbolic losses, graph nodes, call signatures.
+_STRUCTURE = (KerasSaveable, Variable, *_CONTAINERS)
+# Bookkeeping that leads to no saveable and that no layer writes: symbolic losses, graph nodes, call signatures.
 _BOOKKEEPING = frozenset(
     {
         "_build_shapes_dict",
@@ -36,6 +40,7 @@ _BOOKKEEPING = frozenset(
         "_call_has_context_arg",
         "_compiled_trainable_state",
         "_inbound_nodes",
+        "_jax_state",
         "_loss_ids",
         "_losses",
         "_losses_override",
@@ -50,70 +55,107 @@ _BOOKKEEPING = frozenset(
 )
 
 
+class _Part(NamedTuple):
+    """One thing to compare: the attributes of a saveable, or a container that belongs to it."""
+
+    owner: int
+    elements: Collection[Any]
+    structure: Callable[[], list[Any]]
+    seen: list[Any]
+
+
 class StructureWatch:
-    """What a model looked like when it was built, to be asked whether it still does. For one thread."""
+    """What a model looked like when it was built, to be asked what has changed since. For one thread."""
 
     def __init__(self, model: Any) -> None:
         self.saveables: dict[int, Any] = {}
         """Every saveable that attributes and containers lead to, by id."""
         self._containers: dict[int, Any] = {}
-        self._sources: list[Collection[Any]] = []
-        self._models: list[tuple[dict[str, Any], list[Any]]] = []
-        self._visit_all(model)
-        self._lengths = list(map(len, self._sources))
-        self._flat = list(chain.from_iterable(self._sources))
+        self._parts: list[_Part] = []
+        self._models: list[_Part] = []
+        pending: list[tuple[Any, int]] = [(model, id(model))]
+        while pending:
+            pending.extend(self._visit(*pending.pop()))
+        self._sources = [part.elements for part in self._parts]
+        self._remember()
 
-    def unchanged(self) -> bool:
-        """Return whether the model is built as it was."""
+    def changes(self) -> set[int] | None:
+        """Return the ids of the saveables that changed since the last call, or None when the structure did.
+
+        An empty set, the usual answer, means that each saveable would write the same variables as before. After None a
+        new watch is needed.
+        """
         try:
-            return (
-                list(map(len, self._sources)) == self._lengths
-                and all(map(operator.is_, chain.from_iterable(self._sources), self._flat))
-                and all(_same(list(_structure(attributes)), seen) for attributes, seen in self._models)
-            )
-        except RuntimeError:  # a dict changed its size while it was read
-            return False
+            if not all(_same(part.structure(), part.seen) for part in self._models):
+                return None
+            return set() if self._is_as_remembered() else self._look_closer()
+        except RuntimeError:  # another thread changed the size of a dict while it was read
+            return None
 
     def reaches(self, ids: Iterable[int]) -> bool:
         """Return whether all objects with these ids are watched."""
         return self.saveables.keys() >= set(ids)
 
-    def _visit_all(self, model: Any) -> None:
-        pending: list[Any] = [model]
-        while pending:
-            pending.extend(self._visit(pending.pop()))
+    def _remember(self) -> None:
+        self._lengths = list(map(len, self._sources))
+        self._flat = list(chain.from_iterable(self._sources))
 
-    def _visit(self, found: Any) -> Iterator[Any]:
+    def _is_as_remembered(self) -> bool:
+        """Compare everything in one loop in C: some microseconds for each layer."""
+        return list(map(len, self._sources)) == self._lengths and all(
+            map(operator.is_, chain.from_iterable(self._sources), self._flat)
+        )
+
+    def _look_closer(self) -> set[int] | None:
+        touched: set[int] = set()
+        before = iter(self._flat)
+        for part, length in zip(self._parts, self._lengths, strict=True):
+            if _same(part.elements, list(islice(before, length))):
+                continue
+            if not _same(part.structure(), part.seen):
+                return None
+            touched.add(part.owner)
+        self._remember()
+        return touched
+
+    def _visit(self, found: Any, owner: int) -> Iterator[tuple[Any, int]]:
         if isinstance(found, KerasSaveable):
             if id(found) not in self.saveables:
                 self.saveables[id(found)] = found
                 yield from self._visit_attributes(found)
-        elif id(found) not in self._containers:
+        elif isinstance(found, _CONTAINERS) and id(found) not in self._containers:
             self._containers[id(found)] = found
             elements = found.values() if isinstance(found, dict) else found
+            structure = _elements(elements)
             if not isinstance(found, tuple):
-                self._sources.append(elements)
-            yield from (element for element in elements if isinstance(element, (KerasSaveable, *_CONTAINERS)))
+                self._parts.append(_Part(owner, elements, partial(_elements, elements), structure))
+            yield from ((element, owner) for element in structure)
 
-    def _visit_attributes(self, saveable: Any) -> Iterator[Any]:
+    def _visit_attributes(self, saveable: Any) -> Iterator[tuple[Any, int]]:
         attributes = vars(saveable)
-        structure = list(_structure(attributes))
+        structure = _attributes(attributes)
+        part = _Part(id(saveable), attributes.values(), partial(_attributes, attributes), structure)
         if isinstance(saveable, Model):
-            self._models.append((attributes, structure))
+            self._models.append(part)
         else:
-            self._sources.append(attributes.values())
+            self._parts.append(part)
             if not get_attr_skipset(saveable._obj_type()).issuperset(structure[::2]):
-                self._sources.append(attributes.keys())  # names that become paths
-        yield from structure[1::2]
+                self._parts.append(part._replace(elements=attributes.keys()))  # names that become paths
+        yield from ((value, id(saveable)) for value in structure[1::2])
 
 
-def _structure(attributes: dict[str, Any]) -> Iterator[Any]:
-    """Give name, value, name, value, … of the attributes that Keras's walk may look into."""
+def _attributes(attributes: dict[str, Any]) -> list[Any]:
+    """Return name, value, name, value, … of the attributes that decide where Keras's walk leads and what it finds."""
+    found: list[Any] = []
     for name, value in attributes.items():
-        if isinstance(value, (KerasSaveable, *_CONTAINERS)) and not (name in _BOOKKEEPING or name.startswith("_self_")):
-            yield name
-            yield value
+        if isinstance(value, _STRUCTURE) and name not in _BOOKKEEPING and not name.startswith("_self_"):
+            found += name, value
+    return found
 
 
-def _same(now: list[Any], before: list[Any]) -> bool:
+def _elements(elements: Iterable[Any]) -> list[Any]:
+    return [element for element in elements if isinstance(element, _STRUCTURE)]
+
+
+def _same(now: Collection[Any], before: Collection[Any]) -> bool:
     return len(now) == len(before) and all(map(operator.is_, now, before))

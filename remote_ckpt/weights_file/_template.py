@@ -37,6 +37,10 @@ class Layout(Protocol):
         """What two layouts are compared by: names, order, attributes, shapes and dtypes."""
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of the data."""
+
+    @property
     def datasets(self) -> Sequence[Dataset] | None:
         """The datasets in the order of their values; None when no template can serve such a file."""
 

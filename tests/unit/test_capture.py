@@ -206,6 +206,33 @@ class TestStructureChanges:
         model(X)
         assert_frozen_truth(model, folder, step=lambda m: m(X), capturer=capturer)
 
+    def test_a_wrapped_optimizer_gets_one_more_variable(self, folder: Path) -> None:
+        inner = keras.optimizers.Adam()
+        model = dense_model(optimizer=keras.optimizers.LossScaleOptimizer(inner))
+        train(model)
+        capturer = assert_frozen_truth(model, folder, step=lambda _: None)
+        inner._variables.append(keras.Variable([1.0]))
+        assert_frozen_truth(model, folder, step=lambda _: None, capturer=capturer)
+
+    def test_a_layer_is_renamed(self, folder: Path) -> None:
+        model = dense_model()
+        capturer = assert_frozen_truth(model, folder)
+        model.layers[0].name = "another"
+        assert_frozen_truth(model, folder, capturer=capturer)
+
+    def test_an_ordinary_attribute_of_a_layer_costs_no_walk(self, folder: Path) -> None:
+        """Annealing by an attribute is common; the layer is asked again, the model is not walked again."""
+        model = dense_model()
+        capturer = assert_frozen_truth(model, folder)
+        plan = capturer._plan
+
+        def anneal(model: keras.Model) -> None:
+            train(model)
+            model.layers[0].temperature = float(model.optimizer.iterations)
+
+        assert_frozen_truth(model, folder, step=anneal, capturer=capturer)
+        assert capturer._plan is plan
+
     def test_nothing_changes_during_an_ordinary_fit(self) -> None:
         model = dense_model()
         capturer = Capturer(model)

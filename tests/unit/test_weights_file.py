@@ -133,6 +133,7 @@ class TestTemplate:
 class PlainLayout(NamedTuple):
     key: Hashable
     datasets: list[Dataset] | None
+    nbytes: int = 0
 
 
 class TestTemplateWriter:
