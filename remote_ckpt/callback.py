@@ -108,7 +108,6 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._keep = (keep_best, keep_last)
         self._on_error: OnError = on_error
         self._spool = (spool_dir, spool_limit)
-        self._writer: Writer | None = None
         self._stats = Stats()
         self.resumed_from: Checkpoint | None = None
 
