@@ -100,6 +100,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             raise ValueError(
                 f"Unrecognized save_freq: {save_freq}. Expected save_freq are 'epoch' or integer values above 0."
             )
+        self._writer: Writer | None = None  # before Keras's constructor, which up to 3.10 reads and sets `best`
+        self._threshold: float | None = None
         super().__init__(
             os.fspath(filepath), monitor, verbose, save_best_only, save_weights_only, mode, save_freq, None
         )
