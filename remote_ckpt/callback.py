@@ -105,6 +105,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         super().__init__(
             os.fspath(filepath), monitor, verbose, save_best_only, save_weights_only, mode, save_freq, None
         )
+        self.mode = mode if mode in ("min", "max") else "auto"  # Keras up to 3.10 does not keep it
         self._threshold = initial_value_threshold
         self._resume = resume
         self._keep = (keep_best, keep_last)
