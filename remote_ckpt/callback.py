@@ -268,9 +268,10 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         return self._writer
 
     def _direction(self) -> Mode:
-        mode: Mode | Literal["auto"] = self.mode
-        if mode != "auto":
-            return mode
+        if self.mode == "min":
+            return "min"
+        if self.mode == "max":
+            return "max"
         name = self.monitor.removeprefix("val_")
         nested = [m for metric in getattr(self.model, "metrics", ()) for m in getattr(metric, "metrics", [metric])]
         direction = next((getattr(m, "_direction", None) for m in nested if m.name == name), None)
