@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from remote_ckpt import retry
 from remote_ckpt.errors import SpoolError, SpoolFullError
 from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.stores.base import Progress
+from remote_ckpt.stores.base import MIB, Progress
 from remote_ckpt.stores.engine.disk import Disk, write_range
+from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Plan, Range
 from remote_ckpt.stores.engine.window import Window, slide
 
-Get = Callable[[Range], Awaitable[list[bytes]]]
+Sink = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Takes the next pieces of a range, and returns when they are written."""
+
+Get = Callable[[Range, Sink], Awaitable[None]]
+"""Gives exactly the bytes of a range to a sink, always of the same version of the object."""
+
+_BATCH = MIB  # bytes: large enough to be worth a thread's while, small enough for its memory to be used again at once
 
 
 async def fetch_ranges(
@@ -24,8 +31,7 @@ async def fetch_ranges(
 ) -> None:
     """Write all ranges of `plan` to `target`, which has its full size from the start.
 
-    `get` returns exactly the bytes of a range, in pieces, always of the same version of the object; after a transient
-    error it is called again, for that range alone.
+    After a transient error `get` is called again, for that range alone.
 
     Raises:
         SpoolError: The local file cannot be written.
@@ -35,11 +41,17 @@ async def fetch_ranges(
     window = Window(plan.width)
 
     async def one(part: Range) -> None:
-        async def once() -> list[bytes]:
-            return await get(part)
+        async def once() -> None:
+            at = part.start
 
-        pieces = await retry.call_async(once, policy, on_retry=lambda _: window.throttled())
-        await disk.do(partial(_write, fd, pieces, part.start, target))
+            async def write(pieces: Sequence[bytes]) -> None:
+                nonlocal at
+                await disk.do(partial(_write, fd, pieces, at, target))
+                at += sum(map(len, pieces))
+
+            await get(part, write)
+
+        await retry.call_async(once, policy, on_retry=lambda _: window.throttled())
         window.succeeded()
         if progress is not None:
             progress(part.size)
@@ -48,6 +60,30 @@ async def fetch_ranges(
         await slide((partial(one, part) for part in plan), window)
     finally:
         os.close(fd)
+
+
+async def pour(chunks: AsyncIterable[bytes], sink: Sink, pace: Pace) -> int:
+    """Give chunks as they arrive to `sink`, in batches, at a pace; return how many bytes there were."""
+    total, waiting, pieces = 0, 0, list[bytes]()
+    async for chunk in chunks:
+        await pace.spend(len(chunk))
+        pieces.append(chunk)
+        total, waiting = total + len(chunk), waiting + len(chunk)
+        if waiting >= _BATCH:
+            await sink(pieces)
+            waiting, pieces = 0, []
+    if pieces:
+        await sink(pieces)
+    return total
+
+
+def collect(pieces: list[bytes]) -> Sink:
+    """Return a sink that keeps everything in `pieces`."""
+
+    async def keep(more: Sequence[bytes]) -> None:
+        pieces.extend(more)
+
+    return keep
 
 
 def _create(target: Path, size: int) -> int:
@@ -74,7 +110,7 @@ def _reserve(fd: int, size: int) -> None:
                 raise
 
 
-def _write(fd: int, pieces: list[bytes], start: int, target: Path) -> None:
+def _write(fd: int, pieces: Sequence[bytes], start: int, target: Path) -> None:
     try:
         write_range(fd, pieces, start)
     except OSError as exc:

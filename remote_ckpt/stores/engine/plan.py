@@ -9,6 +9,7 @@ from remote_ckpt.stores.base import BLOCK, MIB, Transfer
 
 MOST_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _WIDTH = 16
+_WIDE = 24  # for what fits into memory as a whole: all of it under way at once
 _GRAIN = 64 * 1024
 
 
@@ -51,7 +52,7 @@ def make_plan(size: int, transfer: Transfer, *, smallest: int, aligned: bool = F
         smallest: Bytes of the smallest part allowed (S3: 5 MiB).
         aligned: Whether parts should begin where the blocks of `Digests` begin, so that unchanged ones can be found.
     """
-    width = transfer.concurrency or _WIDTH
+    width = transfer.concurrency or (_WIDE if size <= transfer.memory else _WIDTH)
     if transfer.part_size is not None:
         part = transfer.part_size
     elif aligned:

@@ -12,6 +12,7 @@ from remote_ckpt.errors import ObjectNotFoundError, TransientError
 from remote_ckpt.stores.base import Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
 from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.fetch import Sink, collect
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.gcs.session import GcsSession
@@ -68,22 +69,23 @@ async def look(session: GcsSession, key: str) -> ObjectInfo:
 
 async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Version]:
     """Return a small object's bytes and generation."""
+    pieces: list[bytes] = []
     try:
-        headers, pieces = await session.download("read", key, Pace(None), {}, limit)
+        headers, _ = await session.download("read", key, collect(pieces), pace=Pace(None), headers={}, limit=limit)
     except ObjectNotFoundError:
         await session.require_bucket()
         raise
     return b"".join(pieces), Version(str(headers["X-Goog-Generation"]))
 
 
-async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace) -> list[bytes]:
-    """Return the bytes, in pieces, of a range of that very generation."""
+async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
+    """Give the bytes of a range of that very generation to `sink`."""
     wanted = {"Range": f"bytes={part.start}-{part.end - 1}"}
-    _, pieces = await session.download("fetch", key, pace, wanted, part.size, generation=str(version))
-    arrived = sum(map(len, pieces))
+    _, arrived = await session.download(
+        "fetch", key, sink, pace=pace, headers=wanted, limit=part.size, generation=str(version)
+    )
     if arrived != part.size:
         raise TransientError(f"Cannot fetch {session.name(key)}: {arrived} of {part.size} bytes arrived.")
-    return pieces
 
 
 async def compose(session: GcsSession, key: str, sources: Sequence[ObjectInfo], expect: Version | Expect) -> ObjectInfo:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -22,6 +23,7 @@ from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, RemoteC
 from remote_ckpt.location import Location
 from remote_ckpt.stores.engine import bridge
 from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.fetch import Sink, pour
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.gcs.errors import refused, unanswered
 
@@ -84,29 +86,35 @@ class GcsSession:
         """Make one request and return its JSON."""
         data = None if json_body is None else json.dumps(json_body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
-        _, pieces = await self._request(method, path, doing, key, query, headers, data)
-        answer: dict[str, Any] = json.loads(b"".join(pieces) or b"{}")
-        return answer
+        async with self._request(method, path, doing, key, query, headers, data) as answer:
+            contents: dict[str, Any] = json.loads(await answer.read() or b"{}")
+        return contents
 
     async def send(self, body: PartBody, content_type: str, doing: str, key: str, **query: Any) -> dict[str, Any]:
         """Insert an object in one request, whose multipart body already holds its name."""
         path = f"/upload{self.bucket_path}"
         headers = {"Content-Type": content_type}
         query = {"uploadType": "multipart", **query}
-        _, pieces = await self._request("POST", path, doing, key, query, headers, body)
-        answer: dict[str, Any] = json.loads(b"".join(pieces))
-        return answer
+        async with self._request("POST", path, doing, key, query, headers, body) as answer:
+            contents: dict[str, Any] = json.loads(await answer.read())
+        return contents
 
     async def download(
-        self, doing: str, key: str, pace: Pace, headers: dict[str, str], limit: int, **query: Any
-    ) -> tuple[Any, list[bytes]]:
-        """Return an answer's headers and an object's bytes, in pieces.
+        self, doing: str, key: str, sink: Sink, *, pace: Pace, headers: dict[str, str], limit: int, **query: Any
+    ) -> tuple[Any, int]:
+        """Give an object's bytes to `sink`; return the answer's headers and how many bytes there were.
 
         Raises:
             InvalidRequestError: There are more than `limit` bytes.
         """
         path = f"/download{self.object_path(key)}"
-        return await self._request("GET", path, doing, key, {"alt": "media", **query}, headers, None, pace, limit)
+        async with self._request("GET", path, doing, key, {"alt": "media", **query}, headers, None) as answer:
+            if (answer.content_length or 0) > limit:
+                raise InvalidRequestError(
+                    f"Cannot {doing} {self.name(key)}: it has {answer.content_length} bytes, "
+                    f"and at most {limit} are read at once."
+                )
+            return answer.headers, await pour(answer.content.iter_chunked(_CHUNK), sink, pace)
 
     def reconnect(self) -> None:
         """Start afresh: credentials are looked for again."""
@@ -118,6 +126,7 @@ class GcsSession:
         if session is not None:
             self.run(session.close())
 
+    @asynccontextmanager
     async def _request(
         self,
         method: str,
@@ -127,31 +136,24 @@ class GcsSession:
         query: dict[str, Any],
         headers: dict[str, str],
         data: bytes | PartBody | None,
-        pace: Pace | None = None,
-        limit: int | None = None,
-    ) -> tuple[Any, list[bytes]]:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Make a request and yield its answer, if it is a success; errors while it is read are translated too."""
         fs, changes = self._fs, method != "GET"
         try:
             session = await fs._set_session()
             signed = await asyncio.to_thread(fs._get_headers, headers)  # may fetch a new token, and waits for it
             url = URL(f"{fs._location}{path}?{urlencode(fs._get_params(query))}", encoded=True)
-            request = session.request(method, url, headers=signed, data=data, timeout=fs.requests_timeout or _TIMEOUT)
-            async with request as answer:
-                if limit is not None and answer.status < 300 and (answer.content_length or 0) > limit:
-                    raise InvalidRequestError(
-                        f"Cannot {doing} {self.name(key)}: it has {answer.content_length} bytes, "
-                        f"and at most {limit} are read at once."
-                    )
-                pieces = await _drain(answer, pace)
+            timeout = fs.requests_timeout or _TIMEOUT
+            async with session.request(method, url, headers=signed, data=data, timeout=timeout) as answer:
+                if answer.status >= 300:
+                    of_bucket = path.removeprefix("/upload") == self.bucket_path
+                    contents = await answer.read()
+                    raise refused(answer.status, contents, doing, self.name(key), changes=changes, of_bucket=of_bucket)
+                yield answer
         except RemoteCkptError:
             raise
         except Exception as exc:
             raise unanswered(exc, doing, self.name(key), changes=changes) from exc
-        if answer.status >= 300:
-            of_bucket = path.removeprefix("/upload") == self.bucket_path
-            contents = b"".join(pieces)
-            raise refused(answer.status, contents, doing, self.name(key), changes=changes, of_bucket=of_bucket)
-        return answer.headers, pieces
 
     async def require_bucket(self) -> None:
         """Raise if the bucket is missing: the service's 404 does not tell it from a missing object.
@@ -173,12 +175,3 @@ class GcsSession:
             )
         except Exception as exc:
             raise unanswered(exc, "reach", self._location.name, changes=False) from exc
-
-
-async def _drain(answer: aiohttp.ClientResponse, pace: Pace | None) -> list[bytes]:
-    pieces = []
-    async for piece in answer.content.iter_chunked(_CHUNK):
-        pieces.append(piece)
-        if pace is not None:
-            await pace.spend(len(piece))
-    return pieces

@@ -26,7 +26,7 @@ from remote_ckpt.stores.base import (
     Version,
 )
 from remote_ckpt.stores.engine.disk import Disk
-from remote_ckpt.stores.engine.fetch import fetch_ranges
+from remote_ckpt.stores.engine.fetch import Sink, fetch_ranges
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range, make_plan
 from remote_ckpt.stores.gcs import components, objects, probing
@@ -154,7 +154,7 @@ class GcsStore(ObjectStore):
             )
         plan = make_plan(size, self._transfer, smallest=MIB)
 
-        async def get(part: Range) -> list[bytes]:
-            return await objects.get_range(self._session, key, part, info.version, self._pace)
+        async def get(part: Range, sink: Sink) -> None:
+            await objects.get_range(self._session, key, part, info.version, self._pace, sink)
 
         await fetch_ranges(plan, target, get, self._disk, self._transfer.retry, progress)

@@ -53,7 +53,7 @@ class Multipart:
         plan = await self._begin()
         job.window = Window(plan.width)
         try:
-            await slide((partial(self._part, part) for part in plan), job.window)
+            await slide((partial(self._part, part) for part in self._in_order(plan)), job.window)
             require_match(job.source, job.digests, plan.size, self._crc32c(plan))
             present = await self._complete(plan)
         except BaseException as exc:
@@ -92,6 +92,11 @@ class Multipart:
             return False
         self._id = upload_id
         return True
+
+    def _in_order(self, plan: Plan) -> list[Range]:
+        """Return the parts to send first: while they are under way, the service copies the others."""
+        source = self._source
+        return sorted(plan, key=source.holds) if source is not None else list(plan)
 
     async def _part(self, part: Range) -> None:
         """Bring one part there: it is there already, or is copied inside the store, or sent."""

@@ -7,10 +7,11 @@ import base64
 import hashlib
 from typing import Any
 
-from remote_ckpt.errors import InvalidRequestError, TransientError
+from remote_ckpt.errors import InvalidRequestError, RemoteCkptError, TransientError
 from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
 from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.fetch import Sink, collect, pour
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.s3.errors import translate
@@ -66,8 +67,9 @@ async def whole_crc32c(session: S3Session, info: ObjectInfo) -> str:
     crc = 0
     for start in range(0, info.size, _BLOCK):
         part = Range(0, start, min(start + _BLOCK, info.size))
-        for piece in await get_range(session, info.key, part, info.version, Pace(None)):
-            crc = crc32c(piece, crc)
+        pieces: list[bytes] = []
+        await get_range(session, info.key, part, info.version, Pace(None), collect(pieces))
+        crc = crc32c(b"".join(pieces), crc)
     return encode(crc)
 
 
@@ -108,34 +110,32 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
         raise InvalidRequestError(
             f"Cannot read {session.name(key)}: it has {size} bytes, and at most {limit} are read at once."
         )
-    pieces = await _drain(session, "read", key, answer, size, Pace(None))
+    pieces: list[bytes] = []
+    await _drain(session, "read", key, answer, size, Pace(None), collect(pieces))
     return b"".join(pieces), Version(str(answer["ETag"]))
 
 
-async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace) -> list[bytes]:
-    """Return the bytes, in pieces, of a range of that very version."""
+async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
+    """Give the bytes of a range of that very version to `sink`."""
     wanted = f"bytes={part.start}-{part.end - 1}"
     answer = await session.call("get_object", "fetch", key, Range=wanted, IfMatch=str(version))
-    return await _drain(session, "fetch", key, answer, part.size, pace)
+    await _drain(session, "fetch", key, answer, part.size, pace, sink)
 
 
 async def _drain(
-    session: S3Session, doing: str, key: str, answer: dict[str, Any], size: int, pace: Pace
-) -> list[bytes]:
-    pieces: list[bytes] = []
+    session: S3Session, doing: str, key: str, answer: dict[str, Any], size: int, pace: Pace, sink: Sink
+) -> None:
     body = answer["Body"]
     try:
-        async for piece in body.iter_chunks(_CHUNK):
-            pieces.append(piece)
-            await pace.spend(len(piece))
+        arrived = await pour(body.iter_chunks(_CHUNK), sink, pace)
+    except RemoteCkptError:
+        raise
     except Exception as exc:
         raise translate(exc, "get_object", doing, session.name(key)) from exc
     finally:
         body.close()
-    arrived = sum(map(len, pieces))
     if arrived != size:
         raise TransientError(f"Cannot {doing} {session.name(key)}: {arrived} of {size} bytes arrived.")
-    return pieces
 
 
 async def list_page(session: S3Session, prefix: str, more: dict[str, Any]) -> tuple[list[ObjectInfo], dict[str, Any]]:

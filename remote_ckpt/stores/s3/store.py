@@ -28,7 +28,7 @@ from remote_ckpt.stores.base import (
 )
 from remote_ckpt.stores.checksums import crc32c, encode
 from remote_ckpt.stores.engine.disk import Disk
-from remote_ckpt.stores.engine.fetch import fetch_ranges
+from remote_ckpt.stores.engine.fetch import Sink, fetch_ranges
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range, make_plan
 from remote_ckpt.stores.s3 import copying, objects, probing, upload, uploads
@@ -166,7 +166,7 @@ class S3Store(ObjectStore):
             )
         plan = make_plan(size, self._transfer, smallest=MIB)
 
-        async def get(part: Range) -> list[bytes]:
-            return await objects.get_range(self._session, key, part, info.version, self._pace)
+        async def get(part: Range, sink: Sink) -> None:
+            await objects.get_range(self._session, key, part, info.version, self._pace, sink)
 
         await fetch_ranges(plan, target, get, self._disk, self._transfer.retry, progress)
