@@ -78,7 +78,7 @@ class Retrying(ObjectStore):
         def count(_: BaseException) -> None:
             report.retries += 1
 
-        return self._call(attempt, on_retry=count, advice=_KEPT)
+        return self._call(attempt, on_retry=count, advice=_KEPT, inner=lambda: report.retries)
 
     def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
         """See `ObjectStore.fetch`; another round starts from the beginning, and tells progress again."""
@@ -123,8 +123,9 @@ class Retrying(ObjectStore):
         retry_on: Callable[[BaseException], bool] = retry.is_transient,
         on_retry: Callable[[BaseException], None] | None = None,
         advice: str = "",
+        inner: Callable[[], int] | None = None,
     ) -> T:
-        attempts, started = 0, time.monotonic()
+        attempts, started, before = 0, time.monotonic(), inner() if inner else 0
 
         def attempt() -> T:
             nonlocal attempts
@@ -135,6 +136,8 @@ class Retrying(ObjectStore):
             return retry.call(attempt, self._policy, retry_on=retry_on, on_retry=on_retry)
         except (TransientError, CredentialsExpiredError) as error:
             seconds = time.monotonic() - started
+            if inner is not None:  # the store itself has repeated requests, and counted them
+                attempts = 1 + inner() - before
             raise type(error)(_final(error, attempts, seconds) + advice) from error
 
     def _with_fresh_credentials(self, action: Callable[[], T]) -> T:

@@ -351,6 +351,90 @@ def test_a_sweep_removes_stale_uploads_of_this_run_only(
     assert theirs.sweep_uploads(timedelta(0), dry_run=True)
 
 
+FORKER = """
+import json, os, sys
+from remote_ckpt.errors import InvalidRequestError
+from remote_ckpt.location import Location
+from remote_ckpt.stores import Expect, open_store
+url, options = sys.argv[1], json.loads(sys.argv[2])
+store = open_store(Location.parse(url), options)
+store.write("k", b"1", expect=Expect.ANYTHING)
+if os.fork() == 0:
+    try:
+        store.read("k", limit=9)
+    except InvalidRequestError as error:
+        fresh = open_store(Location.parse(url), options)
+        print("fork" in str(error), fresh.read("k", limit=9)[0], flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_store_opened_before_a_fork_says_so_in_the_child(get_server: GetServer, prefix: str, name: str) -> None:
+    """And a fresh one works there."""
+    server = get_server(name)
+    command = [sys.executable, "-W", "ignore", "-c", FORKER, server.url(prefix), json.dumps(server.storage_options)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "True b'1'"
+
+
+LATE = """
+import atexit, json, sys
+from pathlib import Path
+from remote_ckpt.digests import digest_file
+from remote_ckpt.errors import StoreError
+from remote_ckpt.location import Location
+from remote_ckpt.stores import MemoryJournal, TransferReport, open_store
+url, options, source = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+store = open_store(Location.parse(url), options)
+
+def late():
+    try:
+        store.upload("w.h5", source, digests=digest_file(source), journal=MemoryJournal(), report=TransferReport())
+    except StoreError as error:
+        print(error, flush=True)
+    else:
+        print("uploaded", flush=True)
+
+atexit.register(late)
+"""
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_an_upload_at_interpreter_exit_is_never_silently_lost(
+    get_server: GetServer, prefix: str, tmp_path: Path, name: str
+) -> None:
+    """It succeeds or says at once that it is too late; it neither hangs nor pretends."""
+    server = get_server(name)
+    digests = make_file(tmp_path / "source", LARGE)
+    arguments = [server.url(prefix), json.dumps(server.storage_options), str(tmp_path / "source")]
+    command = [sys.executable, "-W", "ignore", "-c", LATE, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    if done.stdout.strip() == "uploaded":
+        assert opened(server, prefix).stat("w.h5").size == digests.size
+    else:
+        assert "shutting down" in done.stdout
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_closed_store_leaves_no_connection_behind(get_server: GetServer, prefix: str, name: str) -> None:
+    """No "unclosed" warning at exit, closed by hand or not."""
+    server = get_server(name)
+    script = (
+        "import json, sys; from remote_ckpt.location import Location; from remote_ckpt.stores import *\n"
+        "for close in (True, False):\n"
+        "    store = open_store(Location.parse(sys.argv[1]), json.loads(sys.argv[2]))\n"
+        "    store.write('k', b'1', expect=Expect.ANYTHING)\n"
+        "    if close: store.close()\n"
+    )
+    command = [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", script]
+    command += [server.url(prefix), json.dumps(server.storage_options)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert "nclosed" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # Memory
 
 

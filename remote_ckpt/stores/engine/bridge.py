@@ -21,7 +21,7 @@ def run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: Called from the loop's own thread, which would wait for itself.
     """
-    if _is_running(loop):
+    if is_running(loop):
         work.close()
         raise RuntimeError("A store was used from within fsspec's event loop; use it from a thread of your own.")
     finished = threading.Event()
@@ -42,7 +42,8 @@ def run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+def is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether this very thread is running `loop`, and must not wait for it."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:

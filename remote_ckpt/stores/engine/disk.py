@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from remote_ckpt.errors import SpoolError
+from remote_ckpt.errors import SpoolError, StoreError
 from remote_ckpt.stores.checksums import crc32c
 from remote_ckpt.stores.engine.plan import Range
 
@@ -26,8 +26,15 @@ class Disk:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="remote_ckpt-disk")
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread. A cancelled wait lasts until the work is done: it may use a descriptor."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """Run blocking work in a thread. A cancelled wait lasts until the work is done: it may use a descriptor.
+
+        Raises:
+            StoreError: The interpreter is shutting down, and starts no more work.
+        """
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except RuntimeError as exc:
+            raise StoreError("Cannot transfer any more: the interpreter is shutting down.") from exc
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

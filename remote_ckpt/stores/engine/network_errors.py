@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 
 import aiohttp
 
@@ -31,6 +32,11 @@ def never_arrived(error: BaseException) -> bool:
 def is_not_trusted(error: BaseException) -> bool:
     """Return whether the server's certificate was refused, which trying again does not change."""
     return isinstance(innermost(error), (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError))
+
+
+def is_too_late(error: BaseException) -> bool:
+    """Return whether the interpreter is shutting down: then names are no longer resolved, and trying again is vain."""
+    return isinstance(innermost(error), RuntimeError) and not threading.main_thread().is_alive()
 
 
 def describe(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from remote_ckpt.errors import (
     StoreError,
     TransientError,
 )
-from remote_ckpt.stores.engine.network_errors import FOREIGN, describe, is_not_trusted, never_arrived
+from remote_ckpt.stores.engine.network_errors import FOREIGN, describe, is_not_trusted, is_too_late, never_arrived
 
 # https://cloud.google.com/storage/docs/json_api/v1/status-codes
 _BUSY = {"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"}
@@ -66,7 +66,7 @@ def refused(
         return ObjectNotFoundError(f"{head}it does not exist ({told}).")
     if status in (304, 412, 416):
         return PreconditionFailedError(f"{head}the object is not as expected; someone else has written it ({told}).")
-    if status in (408, 409, 429, 503):
+    if status in (408, 409, 429):
         return TransientError(f"{head}the service is busy ({told}).")
     if status >= 500 and status != 501:
         kind = OutcomeUnknownError if changes else TransientError
@@ -83,6 +83,8 @@ def unanswered(error: Exception, doing: str, url: str, *, changes: bool) -> Stor
         return NoCredentialsError(head + _NO_CREDENTIALS)
     if isinstance(error, (google.auth.exceptions.GoogleAuthError, HttpError)):
         return CredentialsExpiredError(f"{head}the credentials have expired ({error}).")
+    if is_too_late(error):
+        return StoreError(f"{head}the interpreter is shutting down.")
     if is_not_trusted(error):
         return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({describe(error)}).")
     if never_arrived(error):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
+import weakref
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -45,6 +47,7 @@ class GcsSession:
         """Take a run's location and gcsfs's own arguments; credentials are looked for."""
         self._location = location
         self._options = {**conf.get("gs", {}), **conf.get("gcs", {}), **storage_options}
+        self._watched: aiohttp.ClientSession | None = None
         self._fs = self._open()
         self.bucket, key, _ = self._fs.split_path(self._fs._strip_protocol(location.root))
         self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
@@ -140,7 +143,7 @@ class GcsSession:
         """Make a request and yield its answer, if it is a success; errors while it is read are translated too."""
         fs, changes = self._fs, method != "GET"
         try:
-            session = await fs._set_session()
+            session = await self._opened(fs)
             signed = await asyncio.to_thread(fs._get_headers, headers)  # may fetch a new token, and waits for it
             url = URL(f"{fs._location}{path}?{urlencode(fs._get_params(query))}", encoded=True)
             timeout = fs.requests_timeout or _TIMEOUT
@@ -154,6 +157,13 @@ class GcsSession:
             raise
         except Exception as exc:
             raise unanswered(exc, doing, self.name(key), changes=changes) from exc
+
+    async def _opened(self, fs: GCSFileSystem) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = await fs._set_session()
+        if session is not self._watched:
+            self._watched = session
+            weakref.finalize(self, _farewell, fs.loop, session)  # runs before gcsfs's own, which is not thread-safe
+        return session
 
     async def require_bucket(self) -> None:
         """Raise if the bucket is missing: the service's 404 does not tell it from a missing object.
@@ -175,3 +185,13 @@ class GcsSession:
             )
         except Exception as exc:
             raise unanswered(exc, "reach", self._location.name, changes=False) from exc
+
+
+def _farewell(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
+    """Close the connections when nobody needs them any more, or the interpreter ends."""
+    if session.closed or not loop.is_running():
+        return
+    closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
+    if not bridge.is_running(loop):
+        with suppress(TimeoutError, concurrent.futures.TimeoutError):
+            closing.result(1.0)

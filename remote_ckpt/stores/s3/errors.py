@@ -19,14 +19,20 @@ from remote_ckpt.errors import (
     StoreFullError,
     TransientError,
 )
-from remote_ckpt.stores.engine.network_errors import FOREIGN, describe, is_not_trusted, never_arrived
+from remote_ckpt.stores.engine.network_errors import FOREIGN, describe, is_not_trusted, is_too_late, never_arrived
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what MinIO, Ceph and R2 add to it
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
 _WRONG_KEYS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "AuthorizationHeaderMalformed", "InvalidSecurity"}
 _SKEWED = {"RequestTimeTooSkewed"}
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
-_NOT_APPLIED = {"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+_NOT_APPLIED = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+}  # 503 alone may come from a proxy that lost the answer
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
 _CUT = {"RequestTimeout", "RequestTimeTooLong"}
 _REGION = {"PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException", "301", "307"}
@@ -68,6 +74,8 @@ def translate(error: Exception, method: str, doing: str, url: str) -> StoreError
         )
     if isinstance(error, (boto.TokenRetrievalError, boto.SSOError)):
         return CredentialsExpiredError(f"{head}the sign-in has expired. Sign in again ('aws sso login').")
+    if is_too_late(error):
+        return StoreError(f"{head}the interpreter is shutting down.")
     if is_not_trusted(error):
         return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({describe(error)}).")
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError, *FOREIGN)):
