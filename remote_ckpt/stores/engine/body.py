@@ -51,6 +51,10 @@ class PartBody:
         self._position += len(piece)
         return piece
 
+    def release(self) -> None:
+        """Let go of the bytes: the layers below keep requests in reference cycles until the collector comes by."""
+        self.data = b""
+
     async def write_to(self, writer: AbstractStreamWriter) -> None:
         """Send all bytes."""
         if self.head:

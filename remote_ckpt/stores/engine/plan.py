@@ -10,6 +10,7 @@ from remote_ckpt.stores.base import BLOCK, MIB, Transfer
 MOST_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _WIDTH = 16
 _WIDE = 24  # for what fits into memory as a whole: all of it under way at once
+_USUAL = 6 * MIB  # times the width: three quarters of the default memory, because allocators keep some for themselves
 _GRAIN = 64 * 1024
 
 
@@ -58,7 +59,7 @@ def make_plan(size: int, transfer: Transfer, *, smallest: int, aligned: bool = F
     elif aligned:
         part = BLOCK
     else:
-        part = _round_up(_divide_up(size, width * _divide_up(size, width * BLOCK)), _GRAIN)
+        part = _round_up(_divide_up(size, width * _divide_up(size, width * _USUAL)), _GRAIN)
     part = max(part, smallest, _round_up(_divide_up(size, MOST_PARTS), MIB))
     return Plan(size, part, max(1, min(width, transfer.memory // part)))
 

@@ -62,7 +62,10 @@ async def _insert(job: GcsJob) -> ObjectInfo:
 async def _send(job: GcsJob, key: str, data: bytes, crc: int, expect: Expect) -> ObjectInfo:
     body, kind = objects.enclose(job.session, key, data, encode(crc), job.pace)
     request = job.session.send(body, kind, "create", key, **objects.condition(expect))
-    return objects.as_object(job.session, await job.counted(request, body))
+    try:
+        return objects.as_object(job.session, await job.counted(request, body))
+    finally:
+        body.release()
 
 
 async def _copy_base(job: GcsJob) -> ObjectInfo | None:
@@ -144,6 +147,7 @@ class _Composition:
             info = await job.retry(lambda: _send(job, key, body.data, crc, Expect.ANYTHING))
             if info.crc32c not in (None, encode(crc)):
                 raise TransientError(f"Part {part.number} of {job.url} arrived damaged.")
+        body.release()
         self._parts[part.number], self._crcs[part.number] = info, crc
         job.window.succeeded()
         job.tell(part.size)

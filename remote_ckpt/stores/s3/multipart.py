@@ -107,6 +107,7 @@ class Multipart:
             etag = await job.retry(lambda: self._sent(part, body, crc))
         else:
             job.report.reused += part.size
+        body.release()
         self._crcs[part.number], self._etags[part.number] = crc, etag
         job.window.succeeded()
         job.tell(part.size)
