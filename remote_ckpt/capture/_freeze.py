@@ -14,6 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+# Variables read by one operation. TensorFlow prepares it at the first use, in time that grows faster than its inputs:
+# 1,202 variables take 150 ms in one operation, 10 ms in nineteen; later reads cost the same (measured, 2.21).
+_TOGETHER = 64
 _value_of = operator.attrgetter("_value")  # the tf.Variable inside; the public property costs ten times as much
 
 
@@ -78,19 +81,24 @@ def _by_device(values: Iterable[Any]) -> tuple[dict[str, list[int]], list[int]]:
     return together, alone
 
 
-def _read_together(values: Sequence[Any], device: str) -> Callable[[], Sequence[Any]]:
-    """Prepare TensorFlow's own operation for many variables; it is what its optimizing passes use in graphs."""
+def _read_together(values: Sequence[Any], device: str) -> Callable[[], list[Any]]:
+    """Prepare TensorFlow's own operation for many variables, which its optimizing passes put into graphs."""
     import tensorflow as tf
     from tensorflow.python.eager import context, execute
 
-    handles = [value.handle for value in values]
-    attributes = ("N", len(handles), "dtypes", [value.dtype.as_datatype_enum for value in values])
+    calls: list[tuple[list[Any], tuple[Any, ...]]] = []
+    for start in range(0, len(values), _TOGETHER):
+        some = values[start : start + _TOGETHER]
+        dtypes = [value.dtype.as_datatype_enum for value in some]
+        calls.append(([value.handle for value in some], ("N", len(some), "dtypes", dtypes)))
 
-    def read() -> Sequence[Any]:
+    def read() -> list[Any]:
+        tensors: list[Any] = []
         with tf.device(device):
-            tensors: Sequence[Any] = execute.execute(
-                b"_ReadVariablesOp", len(handles), inputs=handles, attrs=attributes, ctx=context.context()
-            )
+            for handles, attributes in calls:
+                tensors += execute.execute(
+                    b"_ReadVariablesOp", len(handles), inputs=handles, attrs=attributes, ctx=context.context()
+                )
         return tensors
 
     return read

@@ -18,7 +18,7 @@ from keras import Variable
 from keras.src import backend
 from keras.src.saving import saving_lib
 
-from remote_ckpt.capture._watch import StructureWatch
+from remote_ckpt.capture._watch import StructureWatch, names_to_skip
 
 _KERAS = "keras."
 _BASE_OPTIMIZER = "keras.src.optimizers.base_optimizer"
@@ -133,7 +133,7 @@ def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
     """
     recorder = Recorder()
     visited = _Visited(recorder, watch.saveables)
-    with _optimizers_by_reference(watch.saveables):
+    with _skipping_by_heart(), _optimizers_by_reference(watch.saveables):
         saving_lib._save_state(
             model, weights_store=recorder, assets_store=None, inner_path="", visited_saveables=visited
         )
@@ -171,6 +171,17 @@ def write_as_keras(path: Path, entries: Sequence[Entry], take: Callable[[int], n
                 index += 1
     finally:
         store.close()
+
+
+@contextlib.contextmanager
+def _skipping_by_heart() -> Iterator[None]:
+    """Let Keras's walk look up what to skip instead of finding it out anew at each layer; two thirds of its time."""
+    original = saving_lib.get_attr_skipset
+    saving_lib.get_attr_skipset = names_to_skip
+    try:
+        yield
+    finally:
+        saving_lib.get_attr_skipset = original
 
 
 @contextlib.contextmanager

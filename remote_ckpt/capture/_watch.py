@@ -19,16 +19,16 @@ Objects compared are held until the next comparison, so that no new object can t
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from keras import Variable
 from keras.src.models.model import Model
+from keras.src.saving import saving_lib
 from keras.src.saving.keras_saveable import KerasSaveable
-from keras.src.saving.saving_lib import get_attr_skipset
 
 _CONTAINERS = (list, dict, tuple, set)
 _STRUCTURE = (KerasSaveable, Variable, *_CONTAINERS)
@@ -53,6 +53,10 @@ _BOOKKEEPING = frozenset(
         "call_signature_parameters",
     }
 )
+
+# What Keras's walk skips, by type of saveable. Keras means to keep it, but looks under another name than it stores it
+# (3.10 to 3.15), and so makes a new layer for each layer that it visits.
+names_to_skip = functools.cache(saving_lib.get_attr_skipset)
 
 
 class _Part(NamedTuple):
@@ -128,18 +132,18 @@ class StructureWatch:
             elements = found.values() if isinstance(found, dict) else found
             structure = _elements(elements)
             if not isinstance(found, tuple):
-                self._parts.append(_Part(owner, elements, partial(_elements, elements), structure))
+                self._parts.append(_Part(owner, elements, functools.partial(_elements, elements), structure))
             yield from ((element, owner) for element in structure)
 
     def _visit_attributes(self, saveable: Any) -> Iterator[tuple[Any, int]]:
         attributes = vars(saveable)
         structure = _attributes(attributes)
-        part = _Part(id(saveable), attributes.values(), partial(_attributes, attributes), structure)
+        part = _Part(id(saveable), attributes.values(), functools.partial(_attributes, attributes), structure)
         if isinstance(saveable, Model):
             self._models.append(part)
         else:
             self._parts.append(part)
-            if not get_attr_skipset(saveable._obj_type()).issuperset(structure[::2]):
+            if not names_to_skip(saveable._obj_type()).issuperset(structure[::2]):
                 self._parts.append(part._replace(elements=attributes.keys()))  # names that become paths
         yield from ((value, id(saveable)) for value in structure[1::2])
 
