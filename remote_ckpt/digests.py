@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from pathlib import Path
 
-import google_crc32c
-
+from remote_ckpt.stores import checksums
 from remote_ckpt.stores.base import BLOCK, Digests
 
 
@@ -26,13 +24,8 @@ def digest_file(path: Path, *, blocks: bool = False) -> Digests:
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(BLOCK):
             whole.update(chunk)
-            crc = google_crc32c.extend(crc, chunk)
+            crc = checksums.crc32c(chunk, crc)
             size += len(chunk)
             if blocks:
                 each.append(hashlib.sha256(chunk).hexdigest())
-    return Digests(size, whole.hexdigest(), encode_crc32c(crc), tuple(each))
-
-
-def encode_crc32c(crc: int) -> str:
-    """Return a crc32c as S3 and GCS write it: base64 of the four big-endian bytes."""
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+    return Digests(size, whole.hexdigest(), checksums.encode(crc), tuple(each))

@@ -14,7 +14,7 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
-    stop_after_delay,
+    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -63,7 +63,7 @@ def call(
     """Call `attempt` until it returns, fails for good, or the time is up; the last error is raised as it is."""
     retrying = Retrying(
         retry=retry_if_exception(retry_on),
-        stop=stop_after_delay(policy.deadline),
+        stop=stop_before_delay(policy.deadline),
         wait=wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait),
         before_sleep=_tell(on_retry),
         sleep=policy.sleep,
@@ -82,13 +82,17 @@ async def call_async(
     """The same for a coroutine function, on the running event loop; waits do not block the loop."""
     retrying = AsyncRetrying(
         retry=retry_if_exception(retry_on),
-        stop=stop_after_delay(policy.deadline),
+        stop=stop_before_delay(policy.deadline),
         wait=wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait),
         before_sleep=_tell(on_retry),
         sleep=asyncio.sleep,
         reraise=True,
     )
-    return await retrying(attempt)
+
+    async def once() -> T:  # tenacity would not await what a lambda returns
+        return await attempt()
+
+    return await retrying(once)
 
 
 def _tell(on_retry: Callable[[BaseException], None] | None) -> Callable[[RetryCallState], None]:
