@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from remote_ckpt import exits
+from remote_ckpt.errors import RemoteCkptError
 from remote_ckpt.testing.servers import Server, ServerPool, ServerStartError
 from remote_ckpt.testing.servers.localstack import VENV_DEFAULT, VENV_VARIABLE
 
@@ -32,18 +35,20 @@ def pytest_configure(config: pytest.Config) -> None:
         environment.setenv(name, os.devnull)
     for name in ("AWS_EC2_METADATA_DISABLED", "NO_GCE_CHECK"):
         environment.setenv(name, "true")
-    environment.setenv("REMOTE_CKPT_EXIT_TIMEOUT", "2")  # what a test has left behind on purpose
     environment.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     environment.setenv("TF_CPP_MIN_LOG_LEVEL", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"))
     environment.setenv(VENV_VARIABLE, os.environ.get(VENV_VARIABLE) or str(config.rootpath / VENV_DEFAULT))
 
 
 @pytest.fixture(autouse=True)
-def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The spool and the download cache of one test, empty at its start."""
+def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The spool and the download cache of one test, empty at its start; writers it left open do not outlive it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("REMOTE_CKPT_SPOOL", str(tmp_path / "spool"))
-    return tmp_path / "spool"
+    yield tmp_path / "spool"
+    for writer in list(exits._open):
+        with contextlib.suppress(RemoteCkptError):
+            writer.close(timeout=0.0)
 
 
 @pytest.fixture(scope="session")
