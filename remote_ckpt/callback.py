@@ -12,7 +12,7 @@ import keras
 from keras.src.utils import io_utils  # prints around the progress bar as Keras itself does; no public name
 
 from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.errors import DrainError, LocationError, NoCheckpointError, RemoteCkptError
+from remote_ckpt.errors import DrainError, LocationError, NoCheckpointError, RemoteCkptError, SaveFailedError
 from remote_ckpt.location import Template
 from remote_ckpt.policy import Mode, infer_mode
 from remote_ckpt.run import Run
@@ -137,7 +137,6 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         """Flush and let go of threads and locks; training again opens them again."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            self._threshold = writer.options.threshold
             writer.close()
 
     # Keras calls these, on the training thread.
@@ -163,7 +162,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         """Wait until everything is in the bucket, and say how it went.
 
         Raises:
-            DrainError: Something is not, and `on_error` is "raise".
+            DrainError, SaveFailedError: Something is not, and `on_error` is "raise".
         """
         super().on_train_end(logs)
         writer = self._writer
@@ -171,11 +170,12 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             return
         try:
             writer.flush()
-            writer.close()  # a sweep of many fits must not leave two threads behind for each
-        except DrainError as exc:
+        except (DrainError, SaveFailedError) as exc:
             if self._on_error == "raise":
                 raise
             log.warning("%s", exc)
+        if not writer.stats.pending:
+            writer.close()  # a sweep of many fits must not leave two threads behind for each
         (io_utils.print_msg if self.verbose > 0 else log.info)(f"\n{self.run.url}: {writer.stats.summary()}")
 
     def _save_model(self, epoch: int, batch: int | None, logs: Mapping[str, Any] | None) -> None:
@@ -279,6 +279,10 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def _restore(self) -> None:
         assert self._resume is not None
+        try:
+            self.flush()  # what an earlier process left in the spool may be newer than what is in the bucket
+        except (DrainError, SaveFailedError) as exc:
+            log.warning("Resuming from what is in the bucket. %s", exc)
         try:
             found = self.run.load(self.model, self._resume)
         except NoCheckpointError:

@@ -117,23 +117,15 @@ class Committer:
 
         Raises: as `commit`.
         """
-        lost = False
 
         def attempt() -> Manifest:
-            nonlocal lost
             manifest, version = self._cached or self._read()
             self._cached = None  # whatever happens next, it must be read again
             changed = change(manifest)
             if changed is manifest:
                 self._cached = (manifest, version)
                 return manifest
-            lost = True
-            try:
-                written = self.store.write(MANIFEST_KEY, changed.dump(), expect=version)
-            except PreconditionFailedError:
-                lost = False
-                raise
-            lost = False
+            written = self.store.write(MANIFEST_KEY, changed.dump(), expect=version)
             self._cached = (changed, written)
             return changed
 
@@ -146,8 +138,6 @@ class Committer:
                 f"{self.policy.deadline:.0f} s. Nothing was lost; it is tried again with the next checkpoint."
             ) from exc
         except OutcomeUnknownError as exc:
-            if not lost:
-                raise
             raise CommitOutcomeUnknownError(
                 f"The store did not answer whether {self.location.url(MANIFEST_KEY)} was written: {exc}"
             ) from exc

@@ -12,7 +12,7 @@
     ├── SpoolError (OSError)                  the local spool cannot be used
     │   └── SpoolFullError                    the disk, or the spool's limit, is full
     ├── DrainError (TimeoutError)             flush or close ended with checkpoints not yet in the bucket
-    ├── SaveFailedError                       a background save failed, told by on_error="raise"
+    ├── SaveFailedError                       a background save failed; told by flush, or by on_error="raise"
     ├── CommitConflictError                   other writers won every round until the time was up
     ├── CommitOutcomeUnknownError             the last answer was lost; the commit may have happened
     └── StoreError                            an object store said no, or nothing
@@ -79,7 +79,7 @@ class DrainError(RemoteCkptError, TimeoutError):
 
 
 class SaveFailedError(RemoteCkptError):
-    """A checkpoint could not be brought into the bucket; `__cause__` says why. Raised for `on_error="raise"`."""
+    """A checkpoint was lost, or with `on_error="raise"` could not be published yet; `__cause__` says why."""
 
 
 class CommitConflictError(RemoteCkptError):

@@ -73,8 +73,8 @@ class Pipeline:
 
     Attributes:
         best_durable: Score of the best checkpoint in the bucket, as far as this process knows.
-        failure: Why the last attempt failed; None after a success.
-        lost: Set once a checkpoint was lost for good (never sealed, or dropped for room).
+        failure: Why the last attempt to publish failed; None after a success.
+        lost: Why a checkpoint was last lost for good: never sealed, dropped for room, or vanished from the spool.
     """
 
     spool: Spool
@@ -83,7 +83,6 @@ class Pipeline:
     supersede: bool
     stats: Stats
     on_published: Callable[[Checkpoint, bool], None]
-    before_first: Callable[[], None]
     best_durable: float | None = None
     failure: Exception | None = None
     lost: Exception | None = None
@@ -155,7 +154,7 @@ class Pipeline:
             self._resting_until = 0.0
             self._changed.notify_all()
             while self._pending():
-                gave_up = self.stats.failures > failed_before and not (self._jobs or self._sealing or self._publishing)
+                gave_up = self.stats.failures > failed_before and self._rests()
                 left = deadline - time.monotonic()
                 if gave_up or left <= 0:
                     raise self._not_drained(timeout)
@@ -163,6 +162,11 @@ class Pipeline:
                 if time.monotonic() >= tell_at:
                     tell_at = time.monotonic() + 30.0
                     log.warning("Waiting for %s to reach %s.", _count(self._pending()), self.spool.location.name)
+
+    def _rests(self) -> bool:
+        """Return whether nothing is under way, nor will be before the rest after a failure is over."""
+        busy = self._jobs or self._sealing or self._publishing
+        return not busy and self._resting_until > time.monotonic()
 
     def stop(self) -> None:
         """Let the threads end once their present work is done; does not wait for queued work."""
@@ -205,8 +209,7 @@ class Pipeline:
         except Exception as exc:  # noqa: BLE001 - a thread must not die silently: told, counted, training goes on
             with self._changed:
                 self._give_up(job.id)
-                self.lost = exc
-                self._failed(exc, "A checkpoint could not be written to the local disk and is lost")
+                self._lose(exc, "A checkpoint could not be written to the local disk and is lost")
             return
         self.stats.bytes_written += entry.record.size
         with self._changed:
@@ -239,11 +242,12 @@ class Pipeline:
                 self._give_up(victim.record.id)
                 self.stats.dropped += 1
                 victim.drop()
-            log.warning(
-                "The spool is full: the checkpoint of epoch %d (%s) was dropped before it was uploaded.",
-                victim.record.epoch + 1,
-                self.spool.location.url(victim.record.key),
-            )
+                self.lost = SpoolFullError(
+                    f"The spool is full: the checkpoint of epoch {victim.record.epoch + 1} "
+                    f"({self.spool.location.url(victim.record.key)}) was dropped before it was uploaded. "
+                    "Raise spool_limit, or see why uploads are slow."
+                )
+            log.warning("%s", self.lost)
 
     def _victim(self) -> Entry | None:
         best: float | None = None
@@ -254,7 +258,6 @@ class Pipeline:
     # Publisher thread
 
     def _publish_all(self) -> None:
-        first = True
         while True:
             with self._changed:
                 while not self._entries or self._resting_until > time.monotonic():
@@ -264,21 +267,25 @@ class Pipeline:
                     self._changed.wait(rest if self._entries and rest > 0 else None)
                 entry = self._publishing = self._entries.popleft()
             try:
-                if first:
-                    self.before_first()
-                    first = False
                 commit = self.publisher.publish(entry, self.stats.transfer)
             except Exception as exc:  # noqa: BLE001 - as in _seal; the entry stays in the spool
-                with self._changed:
-                    self._entries.appendleft(entry)
-                    self._publishing = None
-                    self._hopes.pop(entry.record.id, None)
-                    self._resting_until = time.monotonic() + RETRY_AFTER
-                    self._failed(
-                        exc, f"{_count(self._pending())} not in the bucket yet; the spool keeps what was written"
-                    )
+                self._not_published(entry, exc)
             else:
                 self._published(entry, commit)
+
+    def _not_published(self, entry: Entry, exc: Exception) -> None:
+        with self._changed:
+            self._publishing = None
+            if not entry.path.exists():  # trying again would hold up all that wait behind it
+                self._give_up(entry.record.id)
+                self._lose(exc, f"{entry.path} has vanished from the spool before it was uploaded, and is lost")
+                return
+            self._entries.appendleft(entry)
+            self._hopes.pop(entry.record.id, None)
+            self._resting_until = time.monotonic() + RETRY_AFTER
+            news, self.failure = type(exc) is not type(self.failure), exc
+            what = f"{_count(self._pending())} not in the bucket yet; the spool keeps what was written"
+            self._failed(exc, what, tell=news)
 
     def _published(self, entry: Entry, commit: Commit) -> None:
         best = commit.series.find("best")
@@ -305,13 +312,16 @@ class Pipeline:
         self._hopes.pop(checkpoint_id, None)
         self._captured.pop(checkpoint_id, None)
 
-    def _failed(self, exc: Exception, what: str) -> None:
-        news = type(exc) is not type(self.failure)  # texts differ by keys and times; once a kind is enough
-        self.failure = exc
+    def _lose(self, exc: Exception, what: str) -> None:
+        news, self.lost = type(exc) is not type(self.lost), exc
+        self._failed(exc, what, tell=news)
+
+    def _failed(self, exc: Exception, what: str, *, tell: bool) -> None:
+        """Count a failure; `tell` once for each kind in a row: their texts differ by keys and times alone."""
         self.stats.failures += 1
         self._changed.notify_all()
         known = isinstance(exc, RemoteCkptError | OSError)
-        if news:
+        if tell:
             log.warning("%s. Training goes on. %s", what, exc, exc_info=None if known else exc)
 
     def _not_drained(self, timeout: float) -> DrainError:

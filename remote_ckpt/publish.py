@@ -38,6 +38,7 @@ class Publisher:
     location: Location
     committer: Committer
     _previous: dict[str, Base] = field(default_factory=dict)
+    _checked: bool = False
 
     def publish(self, entry: Entry, report: TransferReport, progress: Progress | None = None) -> Commit:
         """Bring a sealed checkpoint into the bucket and drop it from the spool.
@@ -56,6 +57,7 @@ class Publisher:
             CommitOutcomeUnknownError: It may be visible; publishing again finds out.
             ManifestError: The manifest cannot be read; nothing was changed.
         """
+        self._check_store()
         record = entry.record
         if not (_tried_before(entry) and self._is_known(record)):
             record = self._upload(entry, report, progress)
@@ -66,6 +68,13 @@ class Publisher:
         self._previous[record.series] = Base(record.key, entry.digests)
         entry.drop()
         return commit
+
+    def _check_store(self) -> None:
+        """Find out what the store does before the first write, and tell the user what it does not."""
+        if not self._checked:
+            for note in self.store.probe().notes:
+                log.warning("%s: %s", self.location.name, note)
+            self._checked = True
 
     def _is_known(self, record: Checkpoint) -> bool:
         series = self.committer.load().of(record.series)
@@ -133,7 +142,7 @@ class Publisher:
             self.committer.change(lambda manifest: _with_alias_seen(manifest, name))
 
     def _delete(self, pruned: tuple[Checkpoint, ...], manifest: Manifest) -> None:
-        """Delete the objects of pruned records. What cannot be deleted is an orphan, for `sweep`."""
+        """Delete the objects of pruned records. What cannot be deleted stays, and is told."""
         for record in pruned:
             if record.key in manifest.keys:
                 continue

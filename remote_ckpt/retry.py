@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -61,15 +61,7 @@ def call(
     on_retry: Callable[[BaseException], None] | None = None,
 ) -> T:
     """Call `attempt` until it returns, fails for good, or the time is up; the last error is raised as it is."""
-    retrying = Retrying(
-        retry=retry_if_exception(retry_on),
-        stop=stop_before_delay(policy.deadline),
-        wait=wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait),
-        before_sleep=_tell(on_retry),
-        sleep=policy.sleep,
-        reraise=True,
-    )
-    return retrying(attempt)
+    return Retrying(sleep=policy.sleep, **_strategy(policy, retry_on, on_retry))(attempt)
 
 
 async def call_async(
@@ -80,19 +72,25 @@ async def call_async(
     on_retry: Callable[[BaseException], None] | None = None,
 ) -> T:
     """The same for a coroutine function, on the running event loop; waits do not block the loop."""
-    retrying = AsyncRetrying(
-        retry=retry_if_exception(retry_on),
-        stop=stop_before_delay(policy.deadline),
-        wait=wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait),
-        before_sleep=_tell(on_retry),
-        sleep=asyncio.sleep,
-        reraise=True,
-    )
 
     async def once() -> T:  # tenacity would not await what a lambda returns
         return await attempt()
 
-    return await retrying(once)
+    return await AsyncRetrying(sleep=asyncio.sleep, **_strategy(policy, retry_on, on_retry))(once)
+
+
+def _strategy(
+    policy: RetryPolicy,
+    retry_on: Callable[[BaseException], bool],
+    on_retry: Callable[[BaseException], None] | None,
+) -> dict[str, Any]:
+    return {
+        "retry": retry_if_exception(retry_on),
+        "stop": stop_before_delay(policy.deadline),
+        "wait": wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait),
+        "before_sleep": _tell(on_retry),
+        "reraise": True,
+    }
 
 
 def _tell(on_retry: Callable[[BaseException], None] | None) -> Callable[[RetryCallState], None]:

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
 from remote_ckpt.commit import Committer
-from remote_ckpt.errors import CorruptCheckpointError, NoCheckpointError, ObjectNotFoundError, RemoteCkptError
+from remote_ckpt.errors import (
+    CorruptCheckpointError,
+    LocationError,
+    NoCheckpointError,
+    ObjectNotFoundError,
+    RemoteCkptError,
+)
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
 from remote_ckpt.policy import infer_mode, is_better
 from remote_ckpt.publish import Publisher
@@ -249,7 +255,9 @@ class Run:
         return gone
 
     def sweep(self, older_than: timedelta = ORPHAN_AGE, *, dry_run: bool = False) -> list[str]:
-        """Delete orphans: checkpoints no manifest names, and this run's unfinished uploads, older than `older_than`.
+        """Delete what the manifest does not name under the hidden folder, and this run's unfinished uploads.
+
+        Only what is older than `older_than`. Objects beside the manifest are left alone, whoever put them there.
 
         Returns:
             The keys that were deleted, or would be.
@@ -344,7 +352,7 @@ def _best_first(series: Sequence[Series], records: list[Checkpoint]) -> list[Che
     judged = {(one.monitor, one.mode) for one in series if one.checkpoints}
     if len(judged) > 1:
         named = ", ".join(sorted(f"{monitor} ({mode})" for monitor, mode in judged))
-        raise NoCheckpointError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
+        raise LocationError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
     mode = next(iter(judged))[1] if judged else "min"
     ordered: list[Checkpoint] = []
     for record in records:

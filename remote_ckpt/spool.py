@@ -250,7 +250,8 @@ class Spool:
                 self.folder.rmdir()
 
     def _owners(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*") if path.is_dir())
+        found = (path for path in self.folder.glob("*") if not path.name.startswith("."))
+        return sorted(path for path in found if path.is_dir())
 
     def _claim(self) -> _Owned:
         with self._claiming:
@@ -271,11 +272,13 @@ class _Owned:
 
     @classmethod
     def create(cls, parent: Path) -> _Owned:
-        folder = parent / f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir(mode=0o700)
-        lock = FileLock(folder / "lock", mode=0o600, thread_local=False)
+        """Make a folder that is locked before anyone can see it, or another process would take it for a dead one's."""
+        name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        unseen = parent / f".{name}"
+        unseen.mkdir(mode=0o700)
+        lock = FileLock(unseen / "lock", mode=0o600, thread_local=False)
         lock.acquire()
-        return cls(folder, lock)
+        return cls(unseen.rename(parent / name), lock)
 
     @classmethod
     def take(cls, folder: Path) -> _Owned | None:

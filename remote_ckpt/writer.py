@@ -102,12 +102,11 @@ class Writer:
             supersede=options.save_best_only,
             stats=self.stats,
             on_published=on_published or _say_nothing,
-            before_first=self._check_store,
         )
         self._capturer: Capturer | None = None
         self._captured_model: Any = None
         self._newest = datetime.min.replace(tzinfo=timezone.utc)
-        self._told: Exception | None = None
+        self._told: list[Exception] = []
         self.closed = False
 
     def open(self) -> None:
@@ -168,7 +167,9 @@ class Writer:
             TemplateError: The filename template names a metric that is not in `logs`.
             SaveFailedError: An earlier save failed and `on_error` is "raise".
         """
-        self._raise_failure()
+        if self.options.on_error == "raise":
+            self._raise_once(self._pipeline.lost)
+            self._raise_once(self._pipeline.failure)
         score = scalar((logs or {}).get(self.options.monitor))
         if self.options.save_best_only and score is not None and not self.improves(score):
             return False
@@ -225,20 +226,19 @@ class Writer:
 
         Raises:
             DrainError: It is not, and why; what was written waits in the spool.
-            SaveFailedError: A checkpoint was lost before it was written, and `on_error` is "raise".
+            SaveFailedError: All that is left is, but since the last flush a checkpoint was lost on its way.
         """
         try:
             self._pipeline.flush(self._transfer.deadline if timeout is None else timeout)
         finally:
             self.stats.pending = self._pipeline.pending
-        if self.options.on_error == "raise" and self._pipeline.lost is not None:
-            self._raise_failure()
+        self._raise_once(self._pipeline.lost)
 
     def close(self, timeout: float | None = None) -> None:
         """Flush, then let go of threads and locks. What is left waits in the spool. Repeating is harmless.
 
         Raises:
-            DrainError: As `flush`; closed all the same.
+            DrainError, SaveFailedError: As `flush`; closed all the same.
         """
         if self.closed:
             return
@@ -259,7 +259,7 @@ class Writer:
                     f"finishing uploads to {self.location.name} before exit (at most {timeout:.0f} s; Ctrl-C to stop)"
                 )
             self.close(timeout)
-        except DrainError as exc:
+        except (DrainError, SaveFailedError) as exc:
             _tell(str(exc))
         except KeyboardInterrupt:
             _tell(f"stopped waiting. What was written is in {self._spool.folder}; `remote-ckpt recover` uploads it.")
@@ -273,7 +273,9 @@ class Writer:
         if error is None:
             self.close()
             return
-        with contextlib.suppress(DrainError):  # the user's own error is on its way; what is left was logged
+        with contextlib.suppress(
+            DrainError, SaveFailedError
+        ):  # the user's own error is on its way; what is left was logged
             self.close(exits.exit_timeout())
 
     @property
@@ -295,18 +297,13 @@ class Writer:
     def _now(self) -> datetime:
         """Return the time, later than any record known: a clock that was set back must not hide the latest."""
         now = datetime.now(timezone.utc)
-        self._newest = max(now, self._newest + timedelta(microseconds=1)) if self._newest > now else now
+        self._newest = max(now, self._newest + timedelta(microseconds=1))
         return self._newest
 
-    def _check_store(self) -> None:
-        for note in self._store.probe().notes:
-            log.warning("%s: %s", self.location.name, note)
-
-    def _raise_failure(self) -> None:
-        failure = self._pipeline.lost or self._pipeline.failure
-        if self.options.on_error != "raise" or failure is None or failure is self._told:
+    def _raise_once(self, failure: Exception | None) -> None:
+        if failure is None or any(failure is told for told in self._told):
             return
-        self._told = failure
+        self._told.append(failure)
         raise SaveFailedError(f"A checkpoint could not be brought into {self.location.name}: {failure}") from failure
 
 

@@ -169,6 +169,24 @@ def test_resume_goes_on_where_training_stopped(tmp_path, which):
     assert resumed.best == 0.9
 
 
+def test_resume_counts_what_still_waits_in_the_spool(tmp_path, monkeypatch):
+    """The process before was killed after it had sealed its last epoch, and before the upload."""
+    url, spool = str(tmp_path / "run/w-{epoch:02d}.weights.h5"), tmp_path / "spool"
+    fit(model(), [RemoteModelCheckpoint(url, spool_dir=spool)], epochs=1)
+    monkeypatch.setattr(LocalStore, "upload", lambda *args, **options: (_ for _ in ()).throw(PermissionError(13, "no")))
+    killed = RemoteModelCheckpoint(url, spool_dir=spool, resume="latest")
+    fit(model(), [killed], epochs=3)
+    assert len(killed.run.pending()) == 2
+    killed._writer._pipeline.stop()
+    killed._writer._spool._own.lock.release()  # as the kernel does when a process dies
+    monkeypatch.undo()
+    again = RemoteModelCheckpoint(url, spool_dir=spool, resume="latest")
+    history = fit(model(), [again], epochs=5)
+    assert again.resumed_from.epoch == 2
+    assert history.epoch == [3, 4]
+    assert [record.epoch for record in again.run.checkpoints] == [0, 1, 2, 3, 4]
+
+
 def test_resume_with_nothing_there_starts_anew(tmp_path):
     """A new run needs no special case."""
     history = fit(

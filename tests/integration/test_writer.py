@@ -7,8 +7,9 @@ import threading
 import pytest
 from models import model
 
-from remote_ckpt.errors import DrainError
+from remote_ckpt.errors import DrainError, SaveFailedError
 from remote_ckpt.run import Run
+from remote_ckpt.spool import Spool
 from remote_ckpt.stores.local import LocalStore
 
 NAMED = "w-{epoch:02d}.weights.h5"
@@ -91,7 +92,8 @@ def test_a_full_spool_gives_up_the_oldest_but_never_the_best(tmp_path, gate, cap
         saving.save(made, epoch=epoch, logs={"score": score})
     until(lambda: 4 in [entry.record.epoch for entry in run.pending()])
     gate.set()
-    saving.close()
+    with pytest.raises(SaveFailedError, match="spool_limit"):
+        saving.close()
     assert saving.stats.dropped >= 1
     assert "was dropped before it was uploaded" in caplog.text
     assert run.best.score == 0.9
@@ -119,3 +121,31 @@ def test_a_writer_closes_after_the_users_own_error(tmp_path):
     with pytest.raises(ZeroDivisionError), saving:
         assert save_all(saving, [0.5]) == 1 / 0
     assert run.best.score == 0.5
+
+
+def test_a_checkpoint_that_vanished_from_the_spool_holds_up_nobody(tmp_path, gate, caplog):
+    """It is told as lost, once by the log and once by the flush; the one behind it arrives."""
+    run, saving = writer(tmp_path)
+    save_all(saving, [0.5, 0.6, 0.7])
+    until(lambda: len(run.pending()) == 3)
+    run.pending()[1].path.unlink()
+    gate.set()
+    with pytest.raises(SaveFailedError):
+        saving.flush()
+    saving.flush()
+    assert [record.epoch for record in run.checkpoints] == [0, 2]
+    assert "has vanished from the spool" in caplog.text
+    saving.close()
+
+
+def test_a_snapshot_that_cannot_be_written_is_told_by_flush(tmp_path, monkeypatch):
+    """Not only by the log: a flush that returns means that all is there."""
+    run, saving = writer(tmp_path)
+    monkeypatch.setattr(Spool, "seal", lambda *args, **options: (_ for _ in ()).throw(OSError(5, "broken disk")))
+    save_all(saving, [0.5])
+    with pytest.raises(SaveFailedError, match="broken disk"):
+        saving.flush()
+    monkeypatch.undo()
+    save_all(saving, [0.6])
+    saving.close()
+    assert run.best.score == 0.6

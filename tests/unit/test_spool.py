@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from records import seal
 
 from remote_ckpt.errors import SpoolError
@@ -86,3 +87,22 @@ def test_the_limit_counts_what_waits(tmp_path):
     seal(spool, 1, data=b"x" * 4000)
     assert before == 10_000
     assert spool.room() <= 6000
+
+
+def test_a_folder_is_locked_before_anyone_can_see_it(tmp_path, monkeypatch):
+    """Or eight processes that start together would take each other's for a dead one's."""
+    seen = []
+    acquire = FileLock.acquire
+
+    def look_first(lock, *args, **options):
+        if not seen:
+            seen.append(Spool(RUN, tmp_path)._owners())
+        return acquire(lock, *args, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", look_first)
+    spool = Spool(RUN, tmp_path)
+    folder = spool.scratch()
+    assert seen == [[]]
+    assert folder.is_dir()
+    assert Spool(RUN, tmp_path).adopt() == []
+    assert folder.is_dir()
