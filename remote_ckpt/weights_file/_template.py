@@ -83,13 +83,15 @@ class Template:
     def write(self, path: Path, take: Callable[[int], np.ndarray]) -> None:
         """Write the file; `take(i)` gives the data of dataset i, is called once each, and may release it.
 
+        What is at `path` is written over in place: its pages are at hand, and finding new ones takes as long again.
         Memory holds one batch (8 MiB) or the largest tensor. After an error the file is incomplete; remove it.
 
         Raises:
             OSError: The disk refuses; a full one does so before anything is written.
             ValueError: The data is not what the template was learnt from.
         """
-        with path.open("wb", buffering=0) as file:
+        with open(path, "wb", buffering=0, opener=_keeping_what_is_there) as file:
+            file.truncate(self._size)
             _reserve(file.fileno(), self._size)
             for batch in self._batches(take):
                 _write_all(file.fileno(), batch)
@@ -177,6 +179,10 @@ def _bytes_between(path: Path, size: int, places: Sequence[tuple[int, int, int]]
                 gaps.append((end, file.read(offset - end)))
             end = offset + nbytes
     return gaps
+
+
+def _keeping_what_is_there(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def _reserve(descriptor: int, size: int) -> None:

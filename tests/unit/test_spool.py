@@ -106,3 +106,31 @@ def test_a_folder_is_locked_before_anyone_can_see_it(tmp_path, monkeypatch):
     assert folder.is_dir()
     assert Spool(RUN, tmp_path).adopt() == []
     assert folder.is_dir()
+
+
+def test_a_file_that_is_done_with_is_written_over(tmp_path):
+    """Whatever it held: the next one has its own bytes and no others, and nothing stays behind at the end."""
+    spool = Spool(RUN, tmp_path, limit=10_000)
+    first = seal(spool, 1, data=b"x" * 4000)
+    inode = first.path.stat().st_ino
+    first.drop()
+    assert spool.room() == 10_000
+    second = seal(spool, 2, data=b"y" * 3000)
+    assert second.path.stat().st_ino == inode
+    assert second.path.read_bytes() == b"y" * 3000
+    assert not first.path.exists()
+    second.drop()
+    spool.close()
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_an_object_of_a_local_run_is_never_written_over(tmp_path):
+    """It is a link to the file that was sealed."""
+    spool = Spool(RUN, tmp_path / "spool")
+    first = seal(spool, 1, data=b"x" * 4000)
+    published = tmp_path / "w-01.weights.h5"
+    published.hardlink_to(first.path)
+    first.drop()
+    second = seal(spool, 2, data=b"y" * 4000)
+    assert published.read_bytes() == b"x" * 4000
+    assert second.path.read_bytes() == b"y" * 4000
