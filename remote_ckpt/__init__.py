@@ -14,6 +14,7 @@ from remote_ckpt.errors import (
     ManifestError,
     NoCheckpointError,
     RemoteCkptError,
+    SignatureError,
     StoreError,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "RemoteCkptError",
     "RemoteModelCheckpoint",
     "Run",
+    "SignatureError",
     "StoreError",
     "Transfer",
     "load_best",

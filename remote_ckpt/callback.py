@@ -55,6 +55,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         spool_dir: str | os.PathLike[str] | None = None,
         spool_limit: int | None = None,
         transfer: Transfer | None = None,
+        signing_key: bytes | str | None = None,
     ):
         """Make the callback; nothing is sent before training begins.
 
@@ -75,12 +76,16 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             spool_dir: Where checkpoints wait until they are uploaded.
             spool_limit: Bytes that they may take; 10 GiB, and never more than half the free disk.
             transfer: Tuning of uploads.
+            signing_key: Signs the manifest, and refuses one that was not signed with it, see `signing`; by default
+                `REMOTE_CKPT_SIGNING_KEY`, if that is set.
 
         Raises:
             LocationError: The URL or the template cannot be used.
             ValueError: Another argument cannot be used.
         """
-        self.run = Run(filepath, storage_options=storage_options, transfer=transfer, spool_dir=spool_dir)
+        self.run = Run(
+            filepath, storage_options=storage_options, transfer=transfer, spool_dir=spool_dir, signing_key=signing_key
+        )
         location = self.run.location
         if location.template is None:
             raise LocationError(
@@ -252,6 +257,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             transfer=self.run.transfer,
             on_published=self._published,
             stats=self._stats,
+            signer=self.run.signer,
         )
         try:
             self._writer.open()

@@ -18,6 +18,7 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import MANIFEST_KEY, Location
 from remote_ckpt.policy import is_better
 from remote_ckpt.retry import RetryPolicy, call
+from remote_ckpt.signing import UNSIGNED, Signer
 from remote_ckpt.spool import Terms
 from remote_ckpt.stores.base import Expect, ObjectStore, Version
 
@@ -56,18 +57,25 @@ class Committer:
     store: ObjectStore
     location: Location
     policy: RetryPolicy = ROUNDS
+    signer: Signer = UNSIGNED
     _cached: tuple[Manifest, Version | Expect] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def load(self) -> Manifest:
+    def load(self, *, to_write: bool = False) -> Manifest:
         """Return the manifest as it is in the store; an empty one while there is none.
 
+        Args:
+            to_write: Whether it will be changed, which a signed one cannot be without the key.
+
         Raises:
-            ManifestError: What is there is not a manifest we can read.
+            ManifestError: What is there is not a manifest we can read (or write to).
             StoreError: The store refused; "forbidden" is never taken for "nothing there".
         """
         with self._lock:
-            return self._read()[0]
+            manifest = self._read()[0]
+        if to_write:
+            self.signer.require_key(manifest.model_extra, self.location.url(MANIFEST_KEY))
+        return manifest
 
     def commit(self, candidate: Checkpoint, terms: Terms) -> Commit:
         """Make `candidate` visible, and the best if it beats the present best.
@@ -125,7 +133,7 @@ class Committer:
             if changed is manifest:
                 self._cached = (manifest, version)
                 return manifest
-            written = self.store.write(MANIFEST_KEY, changed.dump(), expect=version)
+            written = self.store.write(MANIFEST_KEY, self._signed(changed), expect=version)
             self._cached = (changed, written)
             return changed
 
@@ -173,7 +181,11 @@ class Committer:
             data, version = self.store.read(MANIFEST_KEY, limit=MAX_MANIFEST_BYTES)
         except ObjectNotFoundError:
             return Manifest(), Expect.ABSENT
+        self.signer.verify(data, self.location.url(MANIFEST_KEY))
         return Manifest.parse(data, self.location), version
+
+    def _signed(self, manifest: Manifest) -> bytes:
+        return self.signer.sign(manifest.dump(), self.location.url(MANIFEST_KEY))
 
 
 def series_name(series: Series) -> str:

@@ -6,7 +6,8 @@
     ├── LocationError (ValueError)            a URL, path or filename template we cannot use
     │   └── TemplateError (KeyError)          a template names a metric that was not logged
     ├── ManifestError (ValueError)            manifest.json is not what it must be
-    │   └── ManifestVersionError              written by a newer remote_ckpt
+    │   ├── ManifestVersionError              written by a newer remote_ckpt
+    │   └── SignatureError                    not signed with our key, or signed and we have none to write with
     ├── NoCheckpointError (LookupError)       the run holds no (such) checkpoint
     ├── CorruptCheckpointError (ValueError)   bytes differ from their digest, or the file is not safe to load
     ├── SpoolError (OSError)                  the local spool cannot be used
@@ -56,6 +57,10 @@ class ManifestError(RemoteCkptError, ValueError):
 
 class ManifestVersionError(ManifestError):
     """The manifest was written by a newer version of this package. It is never rewritten by this one."""
+
+
+class SignatureError(ManifestError):
+    """The manifest is not signed with the given key; or it is signed, and there is no key to write it with."""
 
 
 class NoCheckpointError(RemoteCkptError, LookupError):

@@ -26,6 +26,7 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
 from remote_ckpt.policy import infer_mode, is_better
 from remote_ckpt.publish import Publisher
+from remote_ckpt.signing import Signer
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
 
@@ -60,6 +61,7 @@ class Run:
         cache_dir: str | os.PathLike[str] | None = None,
         transfer: Transfer | None = None,
         spool_dir: str | os.PathLike[str] | None = None,
+        signing_key: bytes | str | None = None,
     ):
         """Name a run.
 
@@ -69,12 +71,16 @@ class Run:
             cache_dir: Where downloads are kept; by default in the user's cache folder.
             transfer: Tuning of transfers.
             spool_dir: Where checkpoints wait that are not yet uploaded, see `Spool`.
+            signing_key: Signs the manifest, and refuses one that was not signed with it, see `signing`; by default
+                `REMOTE_CKPT_SIGNING_KEY`, if that is set.
 
         Raises:
             LocationError: The URL cannot be used.
+            SignatureError: The signing key is empty.
         """
         self.location = Location.parse(url)
         self.transfer = transfer or Transfer()
+        self.signer = Signer.of(signing_key)
         self._cache = Cache(cache_dir)
         self._spool_dir = spool_dir
         self._storage_options = storage_options
@@ -101,10 +107,10 @@ class Run:
         """Return the manifest as it is now; an empty one while the run holds nothing.
 
         Raises:
-            ManifestError: It cannot be read.
+            ManifestError: It cannot be read, or its signature is not right.
             StoreError: The store refused.
         """
-        return Committer(self.store.within(PATIENCE), self.location).load()
+        return self._committer(PATIENCE).load()
 
     @property
     def series(self) -> dict[str, Series]:
@@ -223,6 +229,7 @@ class Run:
             SeriesOptions(monitor=monitor, mode=direction, **options),  # type: ignore[arg-type]
             spool=Spool(self.location, self._spool_dir, limit),
             transfer=self.transfer,
+            signer=self.signer,
         )
         writer.open()
         return writer
@@ -247,7 +254,7 @@ class Run:
                     changed = changed.with_series(template, pruned)
             return manifest if dry_run else changed
 
-        manifest = Committer(self.store, self.location).change(change)
+        manifest = self._committer().change(change)
         if not dry_run:
             for checkpoint in gone:
                 if checkpoint.key not in manifest.keys:
@@ -291,7 +298,7 @@ class Run:
             StoreError: The store refused; what was not uploaded is still in the spool.
         """
         spool = Spool(self.location, self._spool_dir)
-        publisher = Publisher(self.store, self.location, Committer(self.store, self.location))
+        publisher = Publisher(self.store, self.location, self._committer())
         done: list[Checkpoint] = []
         try:
             for entry in spool.adopt():
@@ -300,6 +307,10 @@ class Run:
         finally:
             spool.close()
         return done
+
+    def _committer(self, patience: float | None = None) -> Committer:
+        store = self.store if patience is None else self.store.within(patience)
+        return Committer(store, self.location, signer=self.signer)
 
     def _chosen(self, manifest: Manifest) -> dict[str, Series]:
         template = self.location.template

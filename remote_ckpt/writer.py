@@ -29,6 +29,7 @@ from remote_ckpt.location import Location, Template
 from remote_ckpt.pipeline import Job, Pipeline, Snapshot
 from remote_ckpt.policy import Mode, is_better
 from remote_ckpt.publish import Publisher, object_key
+from remote_ckpt.signing import UNSIGNED, Signer
 from remote_ckpt.spool import Spool, Terms
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import Digests, ObjectStore, Transfer
@@ -83,6 +84,7 @@ class Writer:
         transfer: Transfer | None = None,
         on_published: Published | None = None,
         stats: Stats | None = None,
+        signer: Signer = UNSIGNED,
     ):
         """Make a writer; nothing is read or written before `open`."""
         if location.template is None:
@@ -94,7 +96,7 @@ class Writer:
         self._store = store
         self._spool = spool
         self._transfer = transfer or Transfer()
-        self._committer = Committer(store, location)
+        self._committer = Committer(store, location, signer=signer)
         self._pipeline = Pipeline(
             spool=spool,
             publisher=Publisher(store, location, self._committer),
@@ -120,8 +122,8 @@ class Writer:
         """
         exits.register(self)
         self._pipeline.adopt(self._spool.adopt())
-        committer = Committer(self._store.within(PATIENCE), self.location)
-        series = committer.load().of(self.template.text)
+        committer = Committer(self._store.within(PATIENCE), self.location, signer=self._committer.signer)
+        series = committer.load(to_write=True).of(self.template.text)
         if series is None:
             return
         series = committer.without_deleted(series.scored_by(self.options.monitor, self.options.mode))

@@ -12,6 +12,7 @@ from remote_ckpt.cli.prune import prune
 from remote_ckpt.cli.pull import pull
 from remote_ckpt.cli.recover import recover
 from remote_ckpt.cli.show import show
+from remote_ckpt.cli.sign import sign
 from remote_ckpt.cli.sweep import sweep
 from remote_ckpt.cli.verify import verify
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # their listings show local variables, and secrets among them
     rich_markup_mode="rich",
 )
-for command in (ls, show, pull, verify, recover, prune, sweep, demo):
+for command in (ls, show, pull, verify, recover, prune, sweep, sign, demo):
     app.command()(command)
 
 

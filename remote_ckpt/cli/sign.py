@@ -1,0 +1,28 @@
+"""`remote-ckpt sign`: take a manifest for ours."""
+
+from __future__ import annotations
+
+import typer
+
+from remote_ckpt.checkpoint import Manifest
+from remote_ckpt.cli._arguments import Debug, Options, Url, nothing, storage_options
+from remote_ckpt.cli._console import say
+from remote_ckpt.commit import Committer
+from remote_ckpt.run import Run
+from remote_ckpt.signing import VARIABLE
+
+
+def sign(url: Url, option: Options = None, debug: Debug = False) -> None:  # noqa: ARG001 - see Debug
+    """Sign a run's manifest with REMOTE_CKPT_SIGNING_KEY, whoever wrote it: look at it first."""
+    run = Run(url, storage_options=storage_options(option))
+    if not run.signer.has_key:
+        raise typer.BadParameter(f"There is no key. Set {VARIABLE}; `openssl rand -hex 32` makes a good one.")
+    committer = Committer(run.store, run.location, signer=run.signer.adopting())
+    if not committer.change(_next).revision:
+        raise nothing(run)
+    say(f"signed {run.url}: from now on it is written and read with this key only")
+
+
+def _next(manifest: Manifest) -> Manifest:
+    """Return the manifest to be written again; one that does not exist is not created."""
+    return manifest.model_copy(update={"revision": manifest.revision + 1}) if manifest.series else manifest

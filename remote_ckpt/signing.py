@@ -1,0 +1,182 @@
+"""Signed manifests: with a key, what a bucket says is believed only if someone who has the key has written it.
+
+The signature is one more field of the manifest, an HMAC-SHA256 over everything else that it says. The manifest names
+each object (and each segment of older records) with its sha256, and what is loaded is compared with that; so the
+objects are covered too. Not covered:
+
+- **Replay.** Whoever may write to the bucket can put an earlier signed manifest back, or another run's that was signed
+  with the same key, together with its objects. Versioning or object lock in the bucket, or a key for each run, help.
+- **Deletion.** A run whose manifest was deleted is empty, not forged.
+- **Copies under a fixed name** (`best.weights.h5`), when they are fetched without this package.
+- **Those who have the key**: it is shared, so each of them can sign.
+
+A good key is 32 random bytes: `openssl rand -hex 32`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from typing import Any
+
+from remote_ckpt.errors import SignatureError
+
+VARIABLE = "REMOTE_CKPT_SIGNING_KEY"
+FIELD = "signature"
+
+_PURPOSE = b"remote_ckpt manifest\n"  # a key that signs other things too shall not sign manifests by accident
+_KIND = "hmac-sha256:"
+
+
+class Signer:
+    """Signs manifests and verifies them; without a key it only keeps signatures from being broken. Immutable.
+
+    The key is in no representation of it. Nor does it travel in a pickle: who unpickles finds it in the environment.
+    """
+
+    __slots__ = ("_adopting", "_key")
+
+    def __init__(self, key: bytes | None = None, *, adopting: bool = False) -> None:
+        """Take the key; see `of` for where it comes from.
+
+        Args:
+            key: Any bytes; None verifies nothing and signs nothing.
+            adopting: Believe what was not signed with this key; what is written will be.
+        """
+        self._key = key
+        self._adopting = adopting
+
+    @classmethod
+    def of(cls, key: bytes | str | None) -> Signer:
+        """Return a signer with the user's key; by default `REMOTE_CKPT_SIGNING_KEY`, if that is set.
+
+        Raises:
+            SignatureError: The key is empty, as what a job's configuration forgot would be.
+            TypeError: It is neither bytes nor text.
+        """
+        origin = "signing_key" if key is not None else VARIABLE
+        given = os.environ.get(VARIABLE) if key is None else key
+        if given is None:
+            return cls()
+        if not isinstance(given, bytes | bytearray | str):
+            raise TypeError(f"signing_key is bytes or text, not {type(given).__name__}.")
+        secret = given.encode("utf-8", "surrogateescape") if isinstance(given, str) else bytes(given)
+        if not secret:
+            raise SignatureError(f"{origin} is empty. Give a key, or none at all.")
+        return cls(secret)
+
+    def adopting(self) -> Signer:
+        """Return a signer with the same key that signs what was not signed with it."""
+        return Signer(self._key, adopting=True)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether manifests must be signed."""
+        return self._key is not None
+
+    def verify(self, data: bytes, url: str) -> None:
+        """Make sure that a manifest was signed with the key; without a key, do nothing.
+
+        What is no manifest at all passes: whoever parses it will say so.
+
+        Args:
+            data: The manifest as it was read.
+            url: Its URL, for messages.
+
+        Raises:
+            SignatureError: It is not signed, or with another key, or was changed since.
+        """
+        if self._key is None or self._adopting:
+            return
+        content = _parsed(data)
+        if content is None:
+            return
+        found = content.pop(FIELD, None)
+        if not isinstance(found, str):
+            raise SignatureError(
+                f"{url} is not signed, and a signing key is set, so it was not believed. Nothing was changed. "
+                "If you trust what it says, `remote-ckpt sign URL` signs it."
+            )
+        if not hmac.compare_digest(found.encode(errors="replace"), self._signature(content).encode()):
+            raise SignatureError(
+                f"{url} was signed with another key, or changed by someone who does not have the key. It was not "
+                "believed, and nothing was changed. Check the signing key; with versioning switched on, the bucket "
+                "may hold an earlier version."
+            )
+
+    def sign(self, data: bytes, url: str) -> bytes:
+        """Return a manifest with its signature, in place of an earlier one; without a key, as it is.
+
+        Args:
+            data: A manifest that is about to be written.
+            url: Its URL, for messages.
+
+        Raises:
+            SignatureError: It carries a signature that writing it without the key would break.
+        """
+        if self._key is None and f'"{FIELD}"'.encode() not in data:
+            return data
+        content = json.loads(data)
+        if self._key is None:
+            self.require_key(content, url)
+            return data
+        content.pop(FIELD, None)
+        content[FIELD] = self._signature(content)
+        return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+
+    def require_key(self, fields: dict[str, Any] | None, url: str) -> None:
+        """Refuse to write to a manifest that is signed, without the key.
+
+        Args:
+            fields: The manifest's fields, or those that the model does not know.
+            url: Its URL, for messages.
+
+        Raises:
+            SignatureError: It is signed, and there is no key.
+        """
+        if self._key is None and fields and FIELD in fields:
+            raise SignatureError(
+                f"{url} is signed, and writing to it without the key would break the signature. Nothing was changed. "
+                f"Pass signing_key=…, or set {VARIABLE}."
+            )
+
+    def _signature(self, content: dict[str, Any]) -> str:
+        """Return the signature of a manifest without one: of its meaning, so spaces and the order do not matter."""
+        assert self._key is not None
+        try:
+            canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+        except RecursionError as exc:
+            raise SignatureError("The manifest is nested too deeply to be signed. Nothing was changed.") from exc
+        return _KIND + hmac.new(self._key, _PURPOSE + canonical, hashlib.sha256).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Signer({'with a key' if self.has_key else 'without a key'})"
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Signer:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_unpickled, (self.has_key,))
+
+
+UNSIGNED = Signer()
+"""What writes and reads without a key."""
+
+
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _unpickled(had_key: bool) -> Signer:
+    if not had_key:
+        return UNSIGNED
+    signer = Signer.of(None)
+    if not signer.has_key:
+        raise SignatureError(f"A signing key does not travel in a pickle. Set {VARIABLE} where it is unpickled.")
+    return signer
