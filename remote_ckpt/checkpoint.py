@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from remote_ckpt.errors import LocationError, ManifestError, ManifestVersionError
 from remote_ckpt.location import Location, validate_key
+from remote_ckpt.plain import check_size
 from remote_ckpt.policy import Mode, best_of, retained
 
 FORMAT = 1
@@ -35,6 +36,14 @@ def _checked_key(key: str) -> str:
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Key = Annotated[str, AfterValidator(_checked_key)]
 Name = Annotated[str, Field(max_length=1024)]
+
+
+def _checked_riders(riders: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    check_size(riders)
+    return riders
+
+
+Riders = Annotated[dict[Name, dict[Name, Any]], Field(max_length=100), AfterValidator(_checked_riders)]
 
 
 class _Record(BaseModel):
@@ -59,6 +68,8 @@ class Checkpoint(_Record):
         logs: All scalar logs of that moment.
         created: When it was captured, by the writer's clock, UTC; later than every earlier one the writer knew of.
         writer: Host and process that made it.
+        riders: State of other callbacks, by name, as `plain.encode` writes it. Only the best and the latest of a series
+            keep theirs.
     """
 
     id: Id
@@ -75,6 +86,7 @@ class Checkpoint(_Record):
     logs: dict[Name, float | None] = Field(default_factory=dict, max_length=10_000)
     created: datetime
     writer: Name = ""
+    riders: Riders = Field(default_factory=dict)
 
 
 class Entry(_Record):
@@ -170,8 +182,10 @@ class Series(_Record):
         """
         best = best_of(records, self.mode)
         latest = max(reversed(records), key=lambda c: c.created, default=None)
+        rides = {best, latest.id if latest else None}
+        light = tuple(c.model_copy(update={"riders": {}}) if c.riders and c.id not in rides else c for c in records)
         return self.model_copy(
-            update={"checkpoints": records, "best": best, "latest": latest.id if latest else None},
+            update={"checkpoints": light, "best": best, "latest": latest.id if latest else None},
         )
 
 
