@@ -71,6 +71,8 @@ class Job:
 class Pipeline:
     """Two threads and what waits between them. `submit`, `flush` and `stop` may be called from any thread.
 
+    One checkpoint may be urgent: no other takes its place, and no other is begun to be uploaded before it is.
+
     Attributes:
         best_durable: Score of the best checkpoint in the bucket, as far as this process knows.
         failure: Why the last attempt to publish failed; None after a success.
@@ -90,6 +92,7 @@ class Pipeline:
     _sealing: Job | None = None
     _entries: deque[Entry] = field(default_factory=deque)
     _publishing: Entry | None = None
+    _urgent: str | None = None
     _hopes: dict[str, float | None] = field(default_factory=dict)
     _captured: dict[str, float] = field(default_factory=dict)
     _resting_until: float = 0.0
@@ -115,11 +118,11 @@ class Pipeline:
     def _pending(self) -> int:
         return len(self._jobs) + bool(self._sealing) + len(self._entries) + bool(self._publishing)
 
-    def submit(self, capture: Callable[[], Job]) -> None:
+    def submit(self, capture: Callable[[], Job], *, urgent: bool = False) -> None:
         """Capture a model and queue it. Waits only where a snapshot more would break the bound on memory."""
         self._start()
         with self._changed:
-            while self._jobs and not self.supersede:
+            while self._jobs and (urgent or not self.supersede):
                 self._changed.wait()
         job = capture()
         with self._changed:
@@ -127,6 +130,7 @@ class Pipeline:
                 self._give_up(self._jobs.popleft().id)
                 self.stats.superseded += 1
             self._jobs.append(job)
+            self._urgent = job.id if urgent else self._urgent
             self._hopes[job.id] = job.score
             self._captured[job.id] = job.captured
             self._changed.notify_all()
@@ -260,18 +264,27 @@ class Pipeline:
     def _publish_all(self) -> None:
         while True:
             with self._changed:
-                while not self._entries or self._resting_until > time.monotonic():
+                while (entry := self._next()) is None or self._resting_until > time.monotonic():
                     if self._stopping:
                         return
                     rest = self._resting_until - time.monotonic()
                     self._changed.wait(rest if self._entries and rest > 0 else None)
-                entry = self._publishing = self._entries.popleft()
+                self._entries.remove(entry)
+                self._publishing = entry
+            begun = time.monotonic()
             try:
                 commit = self.publisher.publish(entry, self.stats.transfer)
             except Exception as exc:  # noqa: BLE001 - as in _seal; the entry stays in the spool
                 self._not_published(entry, exc)
             else:
+                self.stats.publish_seconds.append(time.monotonic() - begun)
                 self._published(entry, commit)
+
+    def _next(self) -> Entry | None:
+        """Return what is to be uploaded next; None while there is nothing, or while the urgent one is being written."""
+        if self._urgent is None:
+            return self._entries[0] if self._entries else None
+        return next((entry for entry in self._entries if entry.record.id == self._urgent), None)
 
     def _not_published(self, entry: Entry, exc: Exception) -> None:
         with self._changed:
@@ -292,6 +305,7 @@ class Pipeline:
         with self._changed:
             self.best_durable = best.score if best else None
             self._hopes.pop(entry.record.id, None)
+            self._urgent = None if entry.record.id == self._urgent else self._urgent
             captured = self._captured.pop(entry.record.id, None)
             if captured is not None:
                 self.stats.durable_seconds.append(time.monotonic() - captured)
@@ -309,6 +323,7 @@ class Pipeline:
     # Both
 
     def _give_up(self, checkpoint_id: str) -> None:
+        self._urgent = None if checkpoint_id == self._urgent else self._urgent
         self._hopes.pop(checkpoint_id, None)
         self._captured.pop(checkpoint_id, None)
 

@@ -16,6 +16,7 @@ class Stats:
         saves: Checkpoints captured.
         stall_seconds: How long the training thread was held up, for each of them.
         durable_seconds: From capture until committed, for each that is in the bucket.
+        publish_seconds: How long its upload and commit took, without waiting for others.
         bytes_written: Bytes of the files written to the spool.
         superseded: Checkpoints given up because a better one was waiting behind them (`save_best_only`).
         dropped: Checkpoints given up because the spool was full.
@@ -27,6 +28,7 @@ class Stats:
     saves: int = 0
     stall_seconds: list[float] = field(default_factory=list)
     durable_seconds: list[float] = field(default_factory=list)
+    publish_seconds: list[float] = field(default_factory=list)
     bytes_written: int = 0
     superseded: int = 0
     dropped: int = 0

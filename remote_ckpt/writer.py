@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -27,6 +28,7 @@ from remote_ckpt.commit import Committer
 from remote_ckpt.errors import DrainError, RemoteCkptError, SaveFailedError
 from remote_ckpt.location import Location, Template
 from remote_ckpt.pipeline import Job, Pipeline, Snapshot
+from remote_ckpt.plain import check_size, encode
 from remote_ckpt.policy import Mode, is_better
 from remote_ckpt.publish import Publisher, object_key
 from remote_ckpt.signing import UNSIGNED, Signer
@@ -149,6 +151,7 @@ class Writer:
         logs: Mapping[str, Any] | None = None,
         batch: int | None = None,
         step: int | None = None,
+        riders: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> bool:
         """Save the model as it is now, unless `save_best_only` and it is no improvement.
 
@@ -161,11 +164,14 @@ class Writer:
             logs: Metrics; scalars are recorded.
             batch: 0-based batch within the epoch, or None at an epoch's end.
             step: The optimizer's iterations, if known.
+            riders: State that travels along, by name: numbers, text, and lists and dicts of them; at most
+                `plain.MAX_BYTES` as JSON. `plain.decode` of the record's `riders` gives it back.
 
         Returns:
             Whether it was queued.
 
         Raises:
+            ValueError: The riders' state holds something else, or takes more.
             TemplateError: The filename template names a metric that is not in `logs`.
             SaveFailedError: An earlier save failed and `on_error` is "raise".
         """
@@ -175,7 +181,7 @@ class Writer:
         score = scalar((logs or {}).get(self.options.monitor))
         if self.options.save_best_only and score is not None and not self.improves(score):
             return False
-        self.submit(model, epoch=epoch, logs=logs, batch=batch, step=step)
+        self.submit(model, epoch=epoch, logs=logs, batch=batch, step=step, riders=riders)
         return True
 
     def submit(
@@ -186,10 +192,18 @@ class Writer:
         logs: Mapping[str, Any] | None = None,
         batch: int | None = None,
         step: int | None = None,
+        riders: Mapping[str, Mapping[str, Any]] | None = None,
+        urgent: bool = False,
     ) -> str:
-        """Save the model as it is now, whatever its score. Returns the key. Otherwise as `save`."""
+        """Save the model as it is now, whatever its score. Returns the key. Otherwise as `save`.
+
+        An urgent one goes before all that waits, and needs no metrics: in its name, what was not logged is `nan`.
+        """
         begun = time.perf_counter()
-        formatted = self.template.format(epoch=epoch, batch=batch, logs=logs)
+        named = logs if not urgent else _with_unknown(self.template.fields, batch, logs)
+        formatted = self.template.format(epoch=epoch, batch=batch, logs=named)
+        states = encode(riders or {}, "riders")
+        check_size(states)
         checkpoint_id = secrets.token_hex(8)
         scalars = {name: value for name, raw in (logs or {}).items() if (value := scalar(raw)) is not None}
         score = scalars.get(self.options.monitor)
@@ -204,6 +218,7 @@ class Writer:
             "logs": scalars,
             "created": self._now(),
             "writer": f"{socket.gethostname()}-{os.getpid()}",
+            "riders": states,
         }
 
         def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
@@ -214,7 +229,7 @@ class Writer:
             snapshot = self._capture(model)
             return Job(checkpoint_id, self.template.suffix, score, snapshot, complete, time.monotonic())
 
-        self._pipeline.submit(capture)
+        self._pipeline.submit(capture, urgent=urgent)
         self.stats.saves += 1
         self.stats.stall_seconds.append(time.perf_counter() - begun)
         self.stats.pending = self._pipeline.pending
@@ -317,6 +332,12 @@ def scalar(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _with_unknown(fields: tuple[str, ...], batch: int | None, logs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return logs for a name that must not fail: NaN for each metric that was not logged."""
+    unknown = dict.fromkeys(fields, math.nan) | {"batch": 0 if batch is None else batch + 1}
+    return {**unknown, **(logs or {})}
 
 
 def _say_nothing(_record: Checkpoint, _is_best: bool) -> None:
