@@ -207,7 +207,7 @@ class Writer:
         checkpoint_id = secrets.token_hex(8)
         scalars = {name: value for name, raw in (logs or {}).items() if (value := scalar(raw)) is not None}
         score = scalars.get(self.options.monitor)
-        facts = {
+        facts: dict[str, Any] = {
             "id": checkpoint_id,
             "series": self.template.text,
             "key": object_key(self.template, formatted, checkpoint_id),
@@ -222,7 +222,7 @@ class Writer:
         }
 
         def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
-            record = Checkpoint(size=digests.size, sha256=digests.sha256, crc32c=digests.crc32c, **facts)  # type: ignore[arg-type]
+            record = Checkpoint(size=digests.size, sha256=digests.sha256, crc32c=digests.crc32c, **facts)
             return record, self._terms
 
         def capture() -> Job:
