@@ -9,7 +9,7 @@ All contenders save the same model in one process, in turns, after one training 
 
 The stall is the time the training thread is held. What the next training step takes longer is reported too, since
 copy-on-write moves work there. The first save is measured in a fresh process per contender. Writing the file is timed
-alone: `save_weights` against `Snapshot.write`, same disk, same bytes.
+alone: `save_weights` against `Snapshot.write`, same disk, same bytes; over an earlier file, and into a new one.
 
     python benchmarks/stall.py                    # all models: prints a table, writes benchmarks/results/stall.json
     python benchmarks/stall.py --models dense-12  # some
@@ -32,73 +32,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+import keras
+import numpy as np
+from workloads import MODELS, Workload
+
+from remote_ckpt.capture import Capturer, Snapshot
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-import keras  # noqa: E402  # the environment comes first
-import numpy as np  # noqa: E402
-from keras import layers  # noqa: E402
-
-from remote_ckpt.capture import Capturer, Snapshot  # noqa: E402
 
 Prepared = Callable[[], object]
-
-
-def dense(count: int, width: int) -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    model = keras.Sequential([keras.Input((width,)), *(layers.Dense(width) for _ in range(count))])
-    x = np.random.default_rng(0).random((8, width)).astype("float32")
-    return model, x, x
-
-
-def resnet() -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
-    rng = np.random.default_rng(0)
-    return model, rng.random((2, 64, 64, 3)).astype("float32"), np.eye(10, dtype="float32")[:2]
-
-
-def transformer() -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    words, length, width, blocks = 8000, 32, 384, 6
-    tokens = keras.Input((length,), dtype="int32")
-    x = layers.Embedding(words, width)(tokens)
-    for _ in range(blocks):
-        attended = layers.MultiHeadAttention(6, width // 6)(x, x)
-        x = layers.LayerNormalization()(layers.add([x, attended]))
-        expanded = layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(x))
-        x = layers.LayerNormalization()(layers.add([x, expanded]))
-    model = keras.Model(tokens, layers.Dense(width)(layers.GlobalAveragePooling1D()(x)))
-    rng = np.random.default_rng(0)
-    return model, rng.integers(0, words, (4, length)), rng.random((4, width)).astype("float32")
-
-
-MODELS: dict[str, tuple[str, Callable[[], tuple[keras.Model, np.ndarray, np.ndarray]]]] = {
-    "dense-12": ("12 × Dense(1440)", lambda: dense(12, 1440)),
-    "dense-200": ("200 × Dense(192)", lambda: dense(200, 192)),
-    "resnet50": ("ResNet50", resnet),
-    "transformer": ("Transformer, 6 blocks", transformer),
-}
-
-
-class Workload:
-    """A compiled, once trained model, and a training step."""
-
-    def __init__(self, name: str) -> None:
-        keras.utils.set_random_seed(0)
-        self.model, self.x, self.y = MODELS[name][1]()
-        self.model.compile(keras.optimizers.Adam(1e-5), "mse", jit_compile=False)
-        self.step()
-
-    def step(self) -> None:
-        """Train on one batch."""
-        self.model.train_on_batch(self.x, self.y)
-
-    def variables(self) -> list[Any]:
-        """Return what a checkpoint holds: weights and optimizer state."""
-        return [*self.model.variables, *self.model.optimizer.variables]
 
 
 class ModelCheckpoint:
@@ -231,23 +177,28 @@ def measure_stalls(workload: Workload, folder: Path, rounds: int) -> dict[str, d
 
 
 def measure_files(workload: Workload, folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Time `save_weights` and `Snapshot.write` of the same state in turns, and compare the files."""
+    """Time `save_weights` and `Snapshot.write` of the same state in turns, and compare the files.
+
+    `write` goes over the file before, as the spool has it once a checkpoint is in the bucket; `write_new` makes a new
+    file each time, as for a local run, whose objects are the files themselves.
+    """
     capturer = Capturer(workload.model)
-    theirs, ours = folder / "a.weights.h5", folder / "b.weights.h5"
-    found: dict[str, list[float]] = {"save_weights": [], "write": [], "first_write": []}
+    theirs, over, new = folder / "a.weights.h5", folder / "b.weights.h5", folder / "c.weights.h5"
+    found: dict[str, list[float]] = {"save_weights": [], "write": [], "write_new": []}
     for turn in range(rounds + 1):
         workload.step()
-        snapshot = capturer.capture()
+        snapshots = [capturer.capture(), capturer.capture()]
+        times = {}
         calm_down()
-        saving = timed(lambda: workload.model.save_weights(theirs))
-        calm_down()
-        writing = timed(lambda snapshot=snapshot: snapshot.write(ours))
-        assert ours.read_bytes() == theirs.read_bytes()
-        ours.unlink()
+        times["save_weights"] = timed(lambda: workload.model.save_weights(theirs))
+        for name, path, snapshot in (("write", over, snapshots[0]), ("write_new", new, snapshots[1])):
+            calm_down()
+            times[name] = timed(partial(snapshot.write, path))
+            assert path.read_bytes() == theirs.read_bytes()
         theirs.unlink()
-        if turn:
-            found["save_weights"].append(saving)
-        found["write" if turn else "first_write"].append(writing)
+        new.unlink()
+        for name, time_ in times.items() if turn else ():  # the first turn learns the template
+            found[name].append(time_)
     return found
 
 
@@ -297,8 +248,12 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         }
         for name, times in stalls.items()
     }
-    result["file"] = {name: round(statistics.median(times), 1) for name, times in files.items()}
+    result["file"] = {name: spread(times) for name, times in files.items()}
     return result | {"ratios": ratios(result)}
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    return {"least": round(min(times), 1), "median": round(statistics.median(times), 1), "most": round(max(times), 1)}
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
@@ -308,7 +263,8 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
         "ModelCheckpoint ÷ ours, stall": round(theirs["median_ms"] / ours["median_ms"], 1),
         "memory copy ÷ ours, stall": round(stall["memory copy"]["median_ms"] / ours["median_ms"], 2),
         "ModelCheckpoint ÷ ours, first stall": round(theirs["first_ms"] / ours["first_ms"], 2),
-        "save_weights ÷ ours, file": round(file["save_weights"] / file["write"], 1),
+        "save_weights ÷ ours, file": round(file["save_weights"]["median"] / file["write"]["median"], 1),
+        "save_weights ÷ ours, new file": round(file["save_weights"]["median"] / file["write_new"]["median"], 1),
     }
 
 
@@ -323,8 +279,8 @@ def show(result: dict[str, Any]) -> None:
             f"  {label:18}{row['median_ms']:10.2f}{row['worst_ms']:10.2f}"
             f"{row['next_step_longer_ms']:+11.2f}{first_ms:>10}"
         )
-    file = result["file"]
-    print(f"  file: save_weights {file['save_weights']} ms, ours {file['write']} ms (first {file['first_write']} ms)")
+    for name, times in result["file"].items():
+        print(f"  file, {name:12} {times['median']:.1f} ms ({times['least']:.1f} to {times['most']:.1f})")
     print("  " + " · ".join(f"{name} {ratio}" for name, ratio in result["ratios"].items()))
 
 
