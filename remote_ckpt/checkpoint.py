@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from remote_ckpt.errors import LocationError, ManifestError, ManifestVersionError
 from remote_ckpt.location import Location, validate_key
@@ -84,7 +83,7 @@ class Checkpoint(_Record):
     step: int | None = Field(default=None, ge=0, le=1 << 53)
     score: float | None = None
     logs: dict[Name, float | None] = Field(default_factory=dict, max_length=10_000)
-    created: datetime
+    created: AwareDatetime
     writer: Name = ""
     riders: Riders = Field(default_factory=dict)
 
@@ -95,11 +94,36 @@ class Entry(_Record):
     id: Id
     epoch: int = Field(ge=0, le=1 << 53)
     score: float | None = None
-    created: datetime
+    created: AwareDatetime
+
+
+class Segment(_Record):
+    """Where a series keeps a stretch of its older past: an object that is written once and never changed.
+
+    Attributes:
+        key: The object's key, relative to the run.
+        sha256: Of the object: what was read is what was committed.
+        size: Bytes.
+        entries: How many entries of the history it holds.
+        records: How many checkpoints it holds; fewer than entries once some were pruned.
+        first: When the earliest of its entries was captured; with `last` it tells where an id cannot be.
+        last: When the latest of them was captured.
+    """
+
+    key: str = Field(pattern=r"^\.remote_ckpt/segments/[0-9a-f]{16,64}\.json$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=2, le=MAX_MANIFEST_BYTES)
+    entries: int = Field(ge=1, le=1 << 53)
+    records: int = Field(ge=0, le=1 << 53)
+    first: AwareDatetime
+    last: AwareDatetime
 
 
 class Series(_Record):
     """The checkpoints made by one filename template.
+
+    In the manifest of a long run only the recent past is at hand, with the best and the latest; `segments` says where
+    the rest is, and `segments.Archive.whole` brings it back.
 
     Attributes:
         monitor: The name of the metric that decides.
@@ -108,8 +132,9 @@ class Series(_Record):
         latest: Id of the one captured last.
         alias: What a template without fields shows under its fixed name: `"best"` or `"latest"`.
         alias_seen: Whether the fixed name has existed once. From then on its absence means that the user deleted it.
-        checkpoints: Records, in the order of their commits.
-        history: One entry for each commit ever made.
+        checkpoints: Records at hand, in the order of their commits; best and latest are always among them.
+        history: One entry for each commit, the latest of all commits.
+        segments: What came before, oldest first.
     """
 
     monitor: Name
@@ -120,6 +145,7 @@ class Series(_Record):
     alias_seen: bool = False
     checkpoints: tuple[Checkpoint, ...] = ()
     history: tuple[Entry, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
     @model_validator(mode="after")
     def _names_what_it_holds(self) -> Series:
@@ -144,7 +170,7 @@ class Series(_Record):
         return next((c for c in self.checkpoints if c.id == which), None)
 
     def knows(self, checkpoint_id: str) -> bool:
-        """Return whether a checkpoint of this id was ever committed, pruned or not."""
+        """Return whether a checkpoint of this id was committed, pruned or not, as far as the history is at hand."""
         return any(entry.id == checkpoint_id for entry in reversed(self.history))
 
     def without(self, ids: Collection[str]) -> Series:
@@ -228,7 +254,7 @@ class Manifest(_Record):
         try:
             manifest = cls.model_validate(_with_urls(raw, location))
         except (ValidationError, RecursionError) as exc:
-            raise ManifestError(f"{where} is not valid: {_first_problem(exc)}. Nothing was changed. {_ADVICE}") from exc
+            raise ManifestError(f"{where} is not valid: {first_problem(exc)}. Nothing was changed. {_ADVICE}") from exc
         return manifest
 
     def dump(self) -> bytes:
@@ -247,9 +273,10 @@ class Manifest(_Record):
 
     @property
     def keys(self) -> set[str]:
-        """Every object that the manifest names, fixed names of aliases included."""
-        named = {c.key for series in self.series.values() for c in series.checkpoints}
-        return named | {name for name, series in self.series.items() if series.alias}
+        """Every object that the manifest itself names: fixed names of aliases and segments included."""
+        series = self.series.values()
+        objects = {c.key for one in series for c in one.checkpoints} | {s.key for one in series for s in one.segments}
+        return objects | {name for name, one in self.series.items() if one.alias}
 
 
 _ADVICE = (
@@ -265,14 +292,20 @@ def _with_urls(raw: dict[str, Any], location: Location) -> dict[str, Any]:
         return raw
     for template, content in series.items():
         records = content.get("checkpoints") if isinstance(content, Mapping) else None
-        for record in records if isinstance(records, list) else ():
-            if isinstance(record, dict) and isinstance(record.get("key"), str):
-                record["url"] = location.url(record["key"])
-                record["series"] = template
+        fill_in(records if isinstance(records, list) else (), template, location)
     return raw
 
 
-def _first_problem(error: ValidationError | RecursionError) -> str:
+def fill_in(records: Iterable[Any], template: str, location: Location) -> None:
+    """Add to parsed JSON records what is not stored, or not to be believed: the URL and the series."""
+    for record in records:
+        if isinstance(record, dict) and isinstance(record.get("key"), str):
+            record["url"] = location.url(record["key"])
+            record["series"] = template
+
+
+def first_problem(error: ValidationError | RecursionError) -> str:
+    """Return where a document is wrong first, and how, in one line without control characters."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     first = error.errors(include_url=False, include_context=False)[0]

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Series
+from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series
 from remote_ckpt.errors import (
     CommitConflictError,
     CommitOutcomeUnknownError,
+    ManifestError,
     ObjectNotFoundError,
     OutcomeUnknownError,
     PreconditionFailedError,
 )
 from remote_ckpt.location import MANIFEST_KEY, Location
-from remote_ckpt.policy import is_better
+from remote_ckpt.policy import Mode, is_better
 from remote_ckpt.retry import RetryPolicy, call
+from remote_ckpt.segments import Archive, frozen_manifest, segments_of
 from remote_ckpt.signing import UNSIGNED, Signer
 from remote_ckpt.spool import Terms
 from remote_ckpt.stores.base import Expect, ObjectStore, Version
@@ -61,6 +63,10 @@ class Committer:
     _cached: tuple[Manifest, Version | Expect] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __post_init__(self) -> None:
+        """Know where the older records are."""
+        self.archive = Archive(self.store, self.location)
+
     def load(self, *, to_write: bool = False) -> Manifest:
         """Return the manifest as it is in the store; an empty one while there is none.
 
@@ -94,47 +100,52 @@ class Committer:
         Raises:
             CommitConflictError: Other writers won every round until the time budget ran out.
             CommitOutcomeUnknownError: The last answer was lost; the candidate may be visible. Delete nothing.
-            ManifestError: The manifest in the store cannot be read.
+            ManifestError: The manifest in the store, or older records that it speaks of, cannot be read.
         """
+        name = candidate.series
+        retention = terms.keep_best is not None or terms.keep_last is not None
         pruned: tuple[Checkpoint, ...] = ()
 
         def add(manifest: Manifest) -> Manifest:
             nonlocal pruned
-            series = manifest.of(candidate.series) or Series(monitor=terms.monitor, mode=terms.mode)
-            if series.knows(candidate.id):
-                pruned = ()
+            series = manifest.of(name) or Series(monitor=terms.monitor, mode=terms.mode)
+            if self.archive.knows(name, series, candidate):
                 return manifest
-            series = series.model_copy(update={"alias": terms.alias}).scored_by(terms.monitor, terms.mode)
-            before = series.checkpoints
-            series = self.without_deleted(series, candidate).with_checkpoint(candidate)
-            series, _ = series.pruned(terms.keep_best, terms.keep_last)
-            kept = {record.id for record in series.checkpoints}
-            pruned = tuple(record for record in (*before, candidate) if record.id not in kept)
-            return manifest.with_series(candidate.series, series)
+            if retention:
+                series = self._with_all_records(name, series)
+            series = series.model_copy(update={"alias": terms.alias})
+            series = self.judged(name, series, terms.monitor, terms.mode)
+            series, deleted = self.without_deleted(name, series, candidate)
+            series, gone = series.with_checkpoint(candidate).pruned(terms.keep_best, terms.keep_last)
+            pruned = (*deleted, *gone)
+            return manifest.with_series(name, series)
 
-        manifest = self.change(add)
-        series = manifest.series[candidate.series]
+        manifest = self.change(add, hold={name} if retention else ())
+        series = manifest.series[name]
         return Commit(manifest, series, series.best == candidate.id, pruned)
 
-    def change(self, change: Callable[[Manifest], Manifest]) -> Manifest:
+    def change(self, change: Callable[[Manifest], Manifest], *, hold: Collection[str] = ()) -> Manifest:
         """Apply `change` to the manifest in the store; return the manifest that holds it.
 
         Args:
             change: Without side effects, as it may be called for each round; returns the very object it was given
-                when there is nothing (more) to do.
+                when there is nothing (more) to do. It may bring back a series' whole past: only the recent stays.
+            hold: Series whose records all stay in the manifest, see `segments.frozen`.
 
         Raises: as `commit`.
         """
+        written: dict[str, Segment] = {}
 
         def attempt() -> Manifest:
-            manifest, version = self._cached or self._read()
-            self._cached = None  # whatever happens next, it must be read again
-            changed = change(manifest)
+            manifest, version, changed = self._changed(change)
             if changed is manifest:
                 self._cached = (manifest, version)
                 return manifest
-            written = self.store.write(MANIFEST_KEY, self._signed(changed), expect=version)
-            self._cached = (changed, written)
+            changed, objects = frozen_manifest(changed, segments_of(manifest) | written, hold)
+            data = self._signed(changed)
+            self.archive.write(objects)
+            written.update(segments_of(changed))
+            self._cached = (changed, self.store.write(MANIFEST_KEY, data, expect=version))
             return changed
 
         try:
@@ -150,24 +161,46 @@ class Committer:
                 f"The store did not answer whether {self.location.url(MANIFEST_KEY)} was written: {exc}"
             ) from exc
 
-    def without_deleted(self, series: Series, candidate: Checkpoint | None = None) -> Series:
-        """Return `series` without a best that the user has deleted.
+    def knows(self, record: Checkpoint) -> bool:
+        """Return whether `record` was ever committed, pruned or not.
+
+        Raises: as `load`.
+        """
+        series = self.load().of(record.series)
+        return series is not None and self.archive.knows(record.series, series, record)
+
+    def judged(self, name: str, series: Series, monitor: str, mode: Mode) -> Series:
+        """Return a series judged by a metric; by another one than before, all its records are asked."""
+        if (monitor, mode) == (series.monitor, series.mode):
+            return series
+        return self._with_all_records(name, series).scored_by(monitor, mode)
+
+    def without_deleted(
+        self, name: str, series: Series, candidate: Checkpoint | None = None
+    ) -> tuple[Series, tuple[Checkpoint, ...]]:
+        """Return a series without a best that the user has deleted, and the records that went.
 
         Looks only where it matters: when the best would stand in `candidate`'s way, or under a fixed name.
         """
-        if series.alias and series.alias_seen and series.checkpoints and not self._exists(series_name(series)):
-            log.warning(
-                "%s was deleted: its checkpoints count for nothing now.", self.location.url(series_name(series))
-            )
-            return series.without({c.id for c in series.checkpoints}).model_copy(update={"alias_seen": False})
+        if series.alias and series.alias_seen and series.checkpoints and not self._exists(name):
+            log.warning("%s was deleted: its checkpoints count for nothing now.", self.location.url(name))
+            series = self._with_all_records(name, series)
+            gone = series.checkpoints
+            return series.without({c.id for c in gone}).model_copy(update={"alias_seen": False}), gone
+        deleted: list[Checkpoint] = []
         while (best := series.find("best")) is not None:
             if candidate is not None and is_better(candidate.score, best.score, series.mode):
                 break
             if self._exists(best.key):
                 break
             log.warning("%s was deleted: it is no longer the best.", best.url or self.location.url(best.key))
-            series = series.without({best.id})
-        return series
+            series = self._with_all_records(name, series).without({best.id})
+            deleted.append(best)
+        return series, tuple(deleted)
+
+    def _with_all_records(self, name: str, series: Series) -> Series:
+        """Return a series with its older records at hand, if there are any."""
+        return self.archive.whole(name, series) if any(s.records for s in series.segments) else series
 
     def _exists(self, key: str) -> bool:
         try:
@@ -184,13 +217,27 @@ class Committer:
         self.signer.verify(data, self.location.url(MANIFEST_KEY))
         return Manifest.parse(data, self.location), version
 
+    def _changed(self, change: Callable[[Manifest], Manifest]) -> tuple[Manifest, Version | Expect, Manifest]:
+        """Return the present manifest, its version, and the changed one."""
+        cached, self._cached = self._cached, None  # whatever happens next, it must be read again
+        manifest, version = cached or self._read()
+        try:
+            return manifest, version, change(manifest)
+        except ManifestError:
+            if cached is None:
+                raise
+        manifest, version = self._read()  # a segment that the older one names may have been replaced, and swept
+        return manifest, version, change(manifest)
+
     def _signed(self, manifest: Manifest) -> bytes:
-        return self.signer.sign(manifest.dump(), self.location.url(MANIFEST_KEY))
-
-
-def series_name(series: Series) -> str:
-    """Return the template of a series that holds checkpoints; each record knows it."""
-    return series.checkpoints[0].series
+        where = self.location.url(MANIFEST_KEY)
+        data = self.signer.sign(manifest.dump(), where)
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise ManifestError(
+                f"{where} would grow to {len(data)} bytes, more than the {MAX_MANIFEST_BYTES} that are ever read. "
+                "Nothing was changed. Keep fewer checkpoints, or log less with each."
+            )
+        return data
 
 
 def _worth_another_round(error: BaseException) -> bool:

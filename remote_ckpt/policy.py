@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 Mode = Literal["min", "max"]
 
@@ -16,6 +16,9 @@ class Scored(Protocol):
     def id(self) -> str: ...  # noqa: D102
     @property
     def score(self) -> float | None: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=Scored)
 
 
 def is_number(score: float | None) -> bool:
@@ -78,6 +81,16 @@ def best_of(records: Sequence[Scored], mode: Mode) -> str | None:
     return best.id if best else None
 
 
+def best_first(records: Sequence[S], mode: Mode) -> list[S]:
+    """Return the records with the better ones first, in agreement with `best_of`.
+
+    Equals stay in their order; those without a number come at the end, the last one first.
+    """
+    sign = 1.0 if mode == "min" else -1.0
+    ranked = sorted((r for r in records if is_number(r.score)), key=lambda record: sign * (record.score or 0.0))
+    return [*ranked, *(r for r in reversed(records) if not is_number(r.score))]
+
+
 def retained(records: Sequence[Scored], mode: Mode, keep_best: int | None, keep_last: int | None) -> set[str]:
     """Return the ids to keep of `records` (oldest first). The best and the latest are always kept.
 
@@ -92,9 +105,7 @@ def retained(records: Sequence[Scored], mode: Mode, keep_best: int | None, keep_
     """
     if (keep_best is None and keep_last is None) or not records:
         return {record.id for record in records}
-    scored = [record for record in records if is_number(record.score)]
-    sign = 1.0 if mode == "min" else -1.0
-    ranked = sorted(scored, key=lambda record: sign * (record.score or 0.0))
+    ranked = best_first([record for record in records if is_number(record.score)], mode)
     kept = {record.id for record in ranked[: max(keep_best or 1, 1)]}
     kept |= {record.id for record in records[-max(keep_last or 1, 1) :]}
     return kept

@@ -10,6 +10,7 @@ from remote_ckpt.commit import Commit, Committer
 from remote_ckpt.errors import (
     CommitOutcomeUnknownError,
     LocationError,
+    ManifestError,
     ObjectNotFoundError,
     PreconditionFailedError,
     StoreError,
@@ -59,7 +60,7 @@ class Publisher:
         """
         self._check_store()
         record = entry.record
-        if not (_tried_before(entry) and self._is_known(record)):
+        if not (_tried_before(entry) and self.committer.knows(record)):
             record = self._upload(entry, report, progress)
         commit = self.committer.commit(record, entry.terms)
         if commit.series.alias:
@@ -75,10 +76,6 @@ class Publisher:
             for note in self.store.probe().notes:
                 log.warning("%s: %s", self.location.name, note)
             self._checked = True
-
-    def _is_known(self, record: Checkpoint) -> bool:
-        series = self.committer.load().of(record.series)
-        return series is not None and series.knows(record.id)
 
     def _upload(self, entry: Entry, report: TransferReport, progress: Progress | None) -> Checkpoint:
         """Create the object; when its name is taken, under the next name.
@@ -144,11 +141,10 @@ class Publisher:
     def _delete(self, pruned: tuple[Checkpoint, ...], manifest: Manifest) -> None:
         """Delete the objects of pruned records. What cannot be deleted stays, and is told."""
         for record in pruned:
-            if record.key in manifest.keys:
-                continue
             try:
-                self.store.delete(record.key)
-            except (StoreError, CommitOutcomeUnknownError) as exc:
+                if record.key not in self.committer.archive.keys(manifest):
+                    self.store.delete(record.key)
+            except (StoreError, ManifestError, CommitOutcomeUnknownError) as exc:
                 log.warning("Could not delete %s, which is no longer needed: %s", self.location.url(record.key), exc)
 
 

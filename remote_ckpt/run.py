@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,8 +24,9 @@ from remote_ckpt.errors import (
     RemoteCkptError,
 )
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
-from remote_ckpt.policy import infer_mode, is_better
+from remote_ckpt.policy import best_first, infer_mode
 from remote_ckpt.publish import Publisher
+from remote_ckpt.segments import Archive
 from remote_ckpt.signing import Signer
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
@@ -98,6 +99,10 @@ class Run:
             self._store = open_store(self.location, self._storage_options, transfer=self.transfer)
         return self._store
 
+    @property
+    def _archive(self) -> Archive:
+        return Archive(self.store.within(PATIENCE), self.location)
+
     def __repr__(self) -> str:
         return f"Run({self.url!r})"
 
@@ -105,6 +110,8 @@ class Run:
 
     def manifest(self) -> Manifest:
         """Return the manifest as it is now; an empty one while the run holds nothing.
+
+        Of a long run it has only the recent past, with the best and the latest; `series` has it all.
 
         Raises:
             ManifestError: It cannot be read, or its signature is not right.
@@ -114,8 +121,13 @@ class Run:
 
     @property
     def series(self) -> dict[str, Series]:
-        """The run's series by filename template; with a template in the URL, that one alone."""
-        return self._chosen(self.manifest())
+        """The run's series by filename template, all their past included; with a template in the URL, that one alone.
+
+        Raises:
+            ManifestError: The manifest, or older records that it speaks of, cannot be read.
+            StoreError: The store refused.
+        """
+        return self._whole(self._chosen(self.manifest()))
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -195,7 +207,7 @@ class Run:
 
     def verify(self, which: Which | None = None, *, progress: Progress | None = None) -> Iterator[Verdict]:
         """Download checkpoints and compare them with what was recorded; all of them, or the one that `which` names."""
-        chosen = self.checkpoints if which is None else self._candidates(which, fallback=False)
+        chosen = self.checkpoints if which is None else list(self._candidates(which, fallback=False))
         if which is not None and not chosen:
             raise self._nothing(which)
         for checkpoint in chosen:
@@ -247,17 +259,19 @@ class Run:
         def change(manifest: Manifest) -> Manifest:
             gone.clear()
             changed = manifest
-            for template, series in self._chosen(manifest).items():
+            for template, series in self._whole(self._chosen(manifest)).items():
                 pruned, lost = series.pruned(keep_best, keep_last)
                 if lost:
                     gone.extend(lost)
                     changed = changed.with_series(template, pruned)
             return manifest if dry_run else changed
 
-        manifest = self._committer().change(change)
-        if not dry_run:
+        committer = self._committer()
+        manifest = committer.change(change)
+        if gone and not dry_run:
+            named = committer.archive.keys(manifest)
             for checkpoint in gone:
-                if checkpoint.key not in manifest.keys:
+                if checkpoint.key not in named:
                     self.store.delete(checkpoint.key)
         return gone
 
@@ -269,7 +283,7 @@ class Run:
         Returns:
             The keys that were deleted, or would be.
         """
-        named = self.manifest().keys | {MANIFEST_KEY}
+        named = self._archive.keys(self.manifest()) | {MANIFEST_KEY}
         limit = datetime.now(timezone.utc) - older_than
         orphans = [
             found.key
@@ -316,32 +330,41 @@ class Run:
         template = self.location.template
         return {name: series for name, series in manifest.series.items() if template in (None, name)}
 
-    def _candidates(self, which: Which, *, fallback: bool = True) -> list[Checkpoint]:
-        """Return the checkpoints that would do, the wanted one first."""
-        series = list(self.series.values())
+    def _whole(self, chosen: dict[str, Series]) -> dict[str, Series]:
+        return {name: self._archive.whole(name, series) for name, series in chosen.items()}
+
+    def _candidates(self, which: Which, *, fallback: bool = True) -> Iterator[Checkpoint]:
+        """Yield the checkpoints that would do, the wanted one first; older records are read when it comes to them."""
+        chosen = self._chosen(self.manifest())
         if which not in ("best", "latest"):
-            found = [record for one in series if (record := one.find(which))]
-            return sorted(found, key=lambda record: record.created, reverse=True)[:1]
-        firsts = [record for one in series if (record := one.find(which))]
-        records = [record for one in series for record in one.checkpoints] if fallback else firsts
-        if which == "latest":
-            return sorted(records, key=lambda record: record.created, reverse=True)
-        return _best_first(series, records)
+            found = [record for one in self._whole(chosen).values() if (record := one.find(which))]
+            yield from sorted(found, key=lambda record: record.created, reverse=True)[:1]
+            return
+        first = next(iter(_ordered(which, chosen, [c for one in chosen.values() if (c := one.find(which))])), None)
+        if first is not None:
+            yield first
+        if first is not None and fallback:
+            records = [record for one in self._whole(chosen).values() for record in one.checkpoints]
+            yield from (record for record in _ordered(which, chosen, records) if record.id != first.id)
 
     def _intact(self, which: Which, progress: Progress | None) -> tuple[Checkpoint, Path]:
         """Return the wanted checkpoint, downloaded and verified; else the next that would do, with a warning."""
         problem: RemoteCkptError | None = None
-        for again in range(2):  # a reader who loses the race with a pruning writer reads the manifest again
-            candidates = self._candidates(which)
-            for checkpoint in candidates:
+        passed: set[str] = set()
+        again = True
+        while again:
+            again = False
+            for number, checkpoint in enumerate(self._candidates(which)):
                 try:
                     return checkpoint, self._cache.get(checkpoint, self.store, progress)
                 except ObjectNotFoundError as exc:
                     problem = exc
-                    if not again:
-                        break
+                    again = number == 0 and checkpoint.id not in passed
                 except CorruptCheckpointError as exc:
                     problem = exc
+                passed.add(checkpoint.id)
+                if again:  # a writer may have pruned it meanwhile: then the manifest names another one by now
+                    break
                 log.warning("Passing over epoch %d: %s", checkpoint.epoch + 1, problem)
         if problem is None:
             raise self._nothing(which)
@@ -358,18 +381,15 @@ class Run:
         return NoCheckpointError(f"{self.url} holds no checkpoint ({name}).{hint}")
 
 
-def _best_first(series: Sequence[Series], records: list[Checkpoint]) -> list[Checkpoint]:
-    """Return the records with the better ones first. Several series are compared only if they are judged alike."""
-    judged = {(one.monitor, one.mode) for one in series if one.checkpoints}
+def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoint]) -> list[Checkpoint]:
+    """Return the records with the better, or the later, ones first. To have a best, series must be judged alike."""
+    if which == "latest":
+        return sorted(records, key=lambda record: record.created, reverse=True)
+    judged = {(one.monitor, one.mode) for one in series.values() if one.checkpoints}
     if len(judged) > 1:
         named = ", ".join(sorted(f"{monitor} ({mode})" for monitor, mode in judged))
         raise LocationError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
-    mode = next(iter(judged))[1] if judged else "min"
-    ordered: list[Checkpoint] = []
-    for record in records:
-        place = next((i for i, other in enumerate(ordered) if is_better(record.score, other.score, mode)), len(ordered))
-        ordered.insert(place, record)
-    return ordered
+    return best_first(records, next(iter(judged))[1]) if judged else records
 
 
 def load_best(model: Any, url: str | os.PathLike[str], **options: Any) -> Checkpoint:

@@ -128,7 +128,9 @@ class Writer:
         series = committer.load(to_write=True).of(self.template.text)
         if series is None:
             return
-        series = committer.without_deleted(series.scored_by(self.options.monitor, self.options.mode))
+        name = self.template.text
+        series = committer.judged(name, series, self.options.monitor, self.options.mode)
+        series, _ = committer.without_deleted(name, series)
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = latest.created if latest else self._newest
