@@ -6,16 +6,20 @@ import contextlib
 import logging
 import os
 import re
+import time
 import uuid
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.digests import digest_file
-from remote_ckpt.errors import CorruptCheckpointError
+from remote_ckpt.errors import CorruptCheckpointError, ObjectNotFoundError, PreconditionFailedError, SpoolError
 from remote_ckpt.location import SUFFIXES
+from remote_ckpt.partial import Partial
 from remote_ckpt.stores.base import ObjectStore, Progress
 
 log = logging.getLogger("remote_ckpt")
@@ -23,7 +27,13 @@ log = logging.getLogger("remote_ckpt")
 LIMIT = 20 << 30
 """Bytes the cache may hold; what was used least recently goes first."""
 
+STALE = timedelta(days=3)
+"""A partial file that nothing was added to for so long is removed."""
+
 _OBJECT = re.compile(r"^[0-9a-f]{64}(\.weights\.h5|\.keras|\.h5)$")
+_LEFT = re.compile(r"^(?:(?P<digest>[0-9a-f]{64})\.[a-z0-9.]+|verify-[0-9a-f]{32})\.partial(\.notes)?$")
+_VAIN = (CorruptCheckpointError, ObjectNotFoundError, PreconditionFailedError, SpoolError)
+"""After these a partial file is of no use: its object is gone or another one, or its room is needed."""
 
 
 class Cache:
@@ -39,7 +49,8 @@ class Cache:
         """Return a local file with the checkpoint's bytes, downloaded unless it is there, its digest verified now.
 
         While one process downloads, others that want the same object wait for it. After an error nothing is visible
-        under the object's name.
+        under the object's name; what has landed is kept, also when the process dies, and the next call fetches the
+        rest.
 
         Raises:
             CorruptCheckpointError: What the store holds differs from the recorded digest.
@@ -49,9 +60,11 @@ class Cache:
         suffix = next(suffix for suffix in SUFFIXES if checkpoint.key.endswith(suffix))
         path = self.folder / f"{checkpoint.sha256}{suffix}"
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(self.folder / f"{checkpoint.sha256}.lock", mode=0o600):
+        with self._lock(checkpoint.sha256):
             if not self._holds(path, checkpoint):
-                self._fetch(path, checkpoint, store, progress)
+                with closing(Partial(_partial_of(path), checkpoint.size, progress)) as partial:
+                    self._fetch(partial, checkpoint, store, progress)
+                    partial.keep_as(path)
             os.utime(path)
         self._trim(keep=path)
         return path
@@ -64,11 +77,12 @@ class Cache:
             ObjectNotFoundError: The object is gone.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.folder / f"verify-{uuid.uuid4().hex}"
-        try:
-            self._fetch(path, checkpoint, store, progress)
-        finally:
-            path.unlink(missing_ok=True)
+        path = self.folder / f"verify-{uuid.uuid4().hex}.partial"
+        with closing(Partial(path, checkpoint.size)) as partial:
+            try:
+                self._fetch(partial, checkpoint, store, progress)
+            finally:
+                partial.discard()
 
     def _holds(self, path: Path, checkpoint: Checkpoint) -> bool:
         """Return whether a verified copy is there; what differs from its name is removed, and so is a link."""
@@ -81,29 +95,33 @@ class Cache:
         path.unlink()
         return False
 
-    def _fetch(self, path: Path, checkpoint: Checkpoint, store: ObjectStore, progress: Progress | None) -> None:
-        partial = path.with_name(f"{path.name}.partial")
+    def _fetch(self, partial: Partial, checkpoint: Checkpoint, store: ObjectStore, progress: Progress | None) -> None:
+        """Complete a partial file and verify it; once more from the beginning if a part of it came from before."""
         try:
-            partial.unlink(missing_ok=True)
-            store.fetch(checkpoint.key, partial, size=checkpoint.size, progress=progress)
-            found = digest_file(partial)
-            if found.sha256 != checkpoint.sha256:
+            found = _download(partial, checkpoint, store, progress)
+            if found != checkpoint.sha256 and partial.resumed:
+                log.warning("%s, begun by an earlier download, differs from its digest; beginning anew.", partial.path)
+                partial.discard()
+                found = _download(partial, checkpoint, store, progress)
+            if found != checkpoint.sha256:
                 raise CorruptCheckpointError(
-                    f"{checkpoint.url} is not what was saved: its sha256 is {found.sha256}, and the manifest recorded "
+                    f"{checkpoint.url} is not what was saved: its sha256 is {found}, and the manifest recorded "
                     f"{checkpoint.sha256}. It was not loaded."
                 )
-            partial.chmod(0o600)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        except _VAIN:
+            with contextlib.suppress(OSError):
+                partial.discard()
+            raise
 
     def _trim(self, keep: Path) -> None:
-        """Remove what was used least recently until the cache is within its limit."""
+        """Remove what was used least recently until the cache is within its limit, and downloads given up long ago."""
         found: list[tuple[float, int, Path]] = []
         for path in self.folder.iterdir():
             with contextlib.suppress(OSError):
                 if _OBJECT.match(path.name):
                     found.append((path.stat().st_mtime, path.stat().st_size, path))
+                elif (match := _LEFT.match(path.name)) and time.time() - path.lstat().st_mtime > STALE.total_seconds():
+                    self._remove_stale(path, match["digest"])
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= self.limit:
@@ -111,3 +129,21 @@ class Cache:
             if path != keep:
                 path.unlink(missing_ok=True)
                 total -= size
+
+    def _remove_stale(self, path: Path, digest: str | None) -> None:
+        """Remove a partial file, unless somebody has just begun to complete it."""
+        with contextlib.suppress(Timeout), self._lock(digest, wait=False) if digest else contextlib.nullcontext():
+            path.unlink(missing_ok=True)
+
+    def _lock(self, digest: str, *, wait: bool = True) -> FileLock:
+        return FileLock(self.folder / f"{digest}.lock", mode=0o600, blocking=wait)
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _download(partial: Partial, checkpoint: Checkpoint, store: ObjectStore, progress: Progress | None) -> str:
+    """Bring the object's bytes to the partial file, and return their sha256."""
+    store.fetch(checkpoint.key, partial.path, size=checkpoint.size, progress=progress, landing=partial)
+    return partial.sha256()

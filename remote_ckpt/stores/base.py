@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NewType, Protocol
 
 from remote_ckpt.retry import RetryPolicy
+from remote_ckpt.spans import Span
 
 Version = NewType("Version", str)
 """Opaque token of an object's state: an ETag, a generation, a digest. Equal tokens mean equal bytes."""
@@ -155,6 +156,27 @@ class MemoryJournal:
         self.state = dict(state)
 
 
+class Landing(Protocol):
+    """Knows which bytes of a download are there: so that a later one fetches only the rest, and to follow them."""
+
+    def missing(self, version: Version) -> list[Span]:
+        """Return, in order, the ranges that the target does not hold of this very version.
+
+        Asked before the first range of a round is fetched, from a thread that may wait for the disk. What the target
+        holds of another version is forgotten by it.
+
+        Raises:
+            OSError: The local disk refused.
+        """
+
+    def landed(self, start: int, end: int) -> None:
+        """Take note that bytes [start, end) have been written and will not change, from whichever thread wrote them.
+
+        Raises:
+            OSError: The local disk refused.
+        """
+
+
 @dataclass
 class TransferReport:
     """How an upload went; counted by the store while it works.
@@ -231,11 +253,27 @@ class ObjectStore(ABC):
         """
 
     @abstractmethod
-    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
+    def fetch(
+        self,
+        key: str,
+        target: Path,
+        *,
+        size: int,
+        progress: Progress | None = None,
+        landing: Landing | None = None,
+    ) -> None:
         """Write an object of `size` bytes to the local file `target`, which is created or overwritten.
 
         All ranges belong to one version of the object. The bytes are not yet verified: the caller compares digests.
-        After an error `target` may hold anything.
+        After an error `target` may hold anything; what `landing` was told of lets a later call go on.
+
+        Args:
+            key: The object's key.
+            target: Where to write; never a symbolic link.
+            size: Bytes that the object must have.
+            progress: Told of bytes as they are written; not of those that `landing` had.
+            landing: Asked what `target` already holds, and told of what has come; a store that does not fetch in
+                ranges ignores it, and writes the whole file.
 
         Raises:
             ObjectNotFoundError: No such key, or it vanished meanwhile.

@@ -32,6 +32,7 @@ from remote_ckpt.stores.base import (
     Digests,
     Expect,
     Journal,
+    Landing,
     ObjectInfo,
     ObjectStore,
     Progress,
@@ -123,7 +124,15 @@ class GenericStore(ObjectStore):
                             self._publish(temp, key)
             return self.stat(key)
 
-    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
+    def fetch(
+        self,
+        key: str,
+        target: Path,
+        *,
+        size: int,
+        progress: Progress | None = None,
+        landing: Landing | None = None,  # noqa: ARG002 - no such filesystem fetches in ranges
+    ) -> None:
         """Get an object, and look before and after whether it is still the same."""
         with translated("fetch", self._name(key)):
             before = self._as_object(key, self._info(key))

@@ -31,6 +31,7 @@ from remote_ckpt.stores.base import (
     Digests,
     Expect,
     Journal,
+    Landing,
     ObjectInfo,
     ObjectStore,
     Progress,
@@ -117,7 +118,15 @@ class LocalStore(ObjectStore):
                 progress(digests.size)
             return self.stat(key)
 
-    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
+    def fetch(
+        self,
+        key: str,
+        target: Path,
+        *,
+        size: int,
+        progress: Progress | None = None,
+        landing: Landing | None = None,  # noqa: ARG002 - a copy on the local disk needs no resuming
+    ) -> None:
         """Copy a file out of the run."""
         with translated("fetch", self._name(key)), self._opened(key) as fd:
             found = os.fstat(fd).st_size

@@ -18,6 +18,7 @@ from remote_ckpt.stores.base import (
     Digests,
     Expect,
     Journal,
+    Landing,
     ObjectInfo,
     ObjectStore,
     Progress,
@@ -80,9 +81,17 @@ class Retrying(ObjectStore):
 
         return self._call(attempt, on_retry=count, advice=_KEPT, inner=lambda: report.retries)
 
-    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
-        """See `ObjectStore.fetch`; another round starts from the beginning, and tells progress again."""
-        return self._call(lambda: self._store.fetch(key, target, size=size, progress=progress))
+    def fetch(
+        self,
+        key: str,
+        target: Path,
+        *,
+        size: int,
+        progress: Progress | None = None,
+        landing: Landing | None = None,
+    ) -> None:
+        """See `ObjectStore.fetch`; another round goes on where `landing` says, else begins anew and tells it again."""
+        return self._call(lambda: self._store.fetch(key, target, size=size, progress=progress, landing=landing))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         """See `ObjectStore.copy`."""

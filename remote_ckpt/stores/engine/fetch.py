@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from remote_ckpt import retry
-from remote_ckpt.errors import SpoolError, SpoolFullError
-from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.stores.base import MIB, Progress
+from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, SpoolError, SpoolFullError
+from remote_ckpt.spans import Span
+from remote_ckpt.stores.base import MIB, Landing, ObjectInfo, Progress, Transfer, Version
 from remote_ckpt.stores.engine.disk import Disk, write_range
 from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Plan, Range
+from remote_ckpt.stores.engine.plan import Range, plan_download
 from remote_ckpt.stores.engine.window import Window, slide
 
 Sink = Callable[[Sequence[bytes]], Awaitable[None]]
@@ -26,40 +27,89 @@ Get = Callable[[Range, Sink], Awaitable[None]]
 _BATCH = MIB  # bytes: large enough to be worth a thread's while, small enough for its memory to be used again at once
 
 
-async def fetch_ranges(
-    plan: Plan, target: Path, get: Get, disk: Disk, policy: RetryPolicy, progress: Progress | None
-) -> None:
-    """Write all ranges of `plan` to `target`, which has its full size from the start.
+@dataclass(frozen=True)
+class Download:
+    """One object on its way into one local file, in ranges; see `ObjectStore.fetch` for what it is made of."""
 
-    After a transient error `get` is called again, for that range alone.
+    target: Path
+    size: int
+    disk: Disk
+    transfer: Transfer
+    progress: Progress | None
+    landing: Landing | None
 
-    Raises:
-        SpoolError: The local file cannot be written.
-        StoreError: What `get` raised in the end.
-    """
-    fd = await disk.do(partial(_create, target, plan.size))
-    window = Window(plan.width)
+    async def run(self, info: ObjectInfo, get: Get, url: str) -> None:
+        """Write what is missing of the target, which has its full size from the start.
 
-    async def one(part: Range) -> None:
+        Ranges begin in order, so that the bytes from the beginning on are complete early. After a transient error a
+        range goes on where it broke off.
+
+        Args:
+            info: The object as it is now.
+            get: Fetches a range of that very version.
+            url: The object's URL for messages.
+
+        Raises:
+            PreconditionFailedError: The object has another size.
+            SpoolError: The local file cannot be written.
+            StoreError: What `get` raised in the end.
+        """
+        if info.size != self.size:
+            raise PreconditionFailedError(
+                f"Cannot fetch {url}: it has {info.size} bytes instead of {self.size}; it was replaced."
+            )
+        fd, missing = await self.disk.do(partial(self._open, info.version))
+        plan = plan_download(missing, self.transfer)
+        window = Window(plan.width)
+        try:
+            await slide((partial(self._fetch, part, fd, get, url, window) for part in plan.ranges), window)
+        finally:
+            os.close(fd)
+
+    async def _fetch(self, part: Range, fd: int, get: Get, url: str, window: Window) -> None:
+        at = part.start
+
+        async def write(pieces: Sequence[bytes]) -> None:
+            nonlocal at
+            end = at + sum(map(len, pieces))
+            if end > part.end:
+                raise InvalidRequestError(f"Cannot fetch {url}: more bytes came than were asked for.")
+            await self.disk.do(partial(self._write, fd, pieces, at, end))
+            size, at = end - at, end
+            if self.progress is not None:
+                self.progress(size)
+
         async def once() -> None:
-            at = part.start
+            if at < part.end:
+                await get(Range(part.number, at, part.end), write)
 
-            async def write(pieces: Sequence[bytes]) -> None:
-                nonlocal at
-                await disk.do(partial(_write, fd, pieces, at, target))
-                at += sum(map(len, pieces))
-
-            await get(part, write)
-
-        await retry.call_async(once, policy, on_retry=lambda _: window.throttled())
+        await retry.call_async(once, self.transfer.retry, on_retry=lambda _: window.throttled())
         window.succeeded()
-        if progress is not None:
-            progress(part.size)
 
-    try:
-        await slide((partial(one, part) for part in plan), window)
-    finally:
-        os.close(fd)
+    def _open(self, version: Version) -> tuple[int, list[Span]]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            if self.landing is None:
+                flags, missing = flags | os.O_TRUNC, [(0, self.size)]
+            else:
+                missing = self.landing.missing(version)
+            fd = os.open(self.target, flags, 0o600)
+            try:
+                _reserve(fd, self.size)
+            except OSError:
+                os.close(fd)
+                raise
+        except OSError as exc:
+            raise _local(exc, self.target) from exc
+        return fd, missing
+
+    def _write(self, fd: int, pieces: Sequence[bytes], start: int, end: int) -> None:
+        try:
+            write_range(fd, pieces, start)
+            if self.landing is not None:
+                self.landing.landed(start, end)
+        except OSError as exc:
+            raise _local(exc, self.target) from exc
 
 
 async def pour(chunks: AsyncIterable[bytes], sink: Sink, pace: Pace) -> int:
@@ -86,19 +136,6 @@ def collect(pieces: list[bytes]) -> Sink:
     return keep
 
 
-def _create(target: Path, size: int) -> int:
-    try:
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    except OSError as exc:
-        raise _local(exc, target) from exc
-    try:
-        _reserve(fd, size)
-    except OSError as exc:
-        os.close(fd)
-        raise _local(exc, target) from exc
-    return fd
-
-
 def _reserve(fd: int, size: int) -> None:
     """Take the room at once, so that a full disk is known before the first byte has crossed the network."""
     os.ftruncate(fd, size)
@@ -108,13 +145,6 @@ def _reserve(fd: int, size: int) -> None:
         except OSError as exc:
             if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-
-
-def _write(fd: int, pieces: Sequence[bytes], start: int, target: Path) -> None:
-    try:
-        write_range(fd, pieces, start)
-    except OSError as exc:
-        raise _local(exc, target) from exc
 
 
 def _local(error: OSError, target: Path) -> SpoolError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from remote_ckpt.spans import Span
 from remote_ckpt.stores.base import BLOCK, MIB, Transfer
 
 MOST_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -12,6 +13,9 @@ _WIDTH = 16
 _WIDE = 24  # for what fits into memory as a whole: all of it under way at once
 _USUAL = 6 * MIB  # times the width: three quarters of the default memory, because allocators keep some for themselves
 _GRAIN = 64 * 1024
+_DOWNLOADS = 32  # ranges under way
+_LONG = 4 * MIB  # bytes of one
+_HELD = 2 * MIB  # bytes of one in memory: what is being written, and what the connection has read meanwhile
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,29 @@ class Plan:
     def __iter__(self) -> Iterator[Range]:
         for number, start in enumerate(range(0, self.size, self.part_size), 1):
             yield Range(number, start, min(start + self.part_size, self.size))
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """How what is missing of an object is cut: in order, at most `width` ranges under way."""
+
+    ranges: list[Range]
+    width: int
+
+
+def plan_download(missing: Sequence[Span], transfer: Transfer) -> DownloadPlan:
+    """Cut what is missing so that many connections share it, and its beginning is complete early.
+
+    A range is written as it arrives, so that however long it is it holds about `_HELD` bytes: the memory bound limits
+    how many are under way, and not how long they are. Shorter ranges would pay one more round trip each; longer ones
+    would all end together, with the whole file left to be verified after its last byte.
+    """
+    width = transfer.concurrency or _DOWNLOADS
+    size = sum(end - start for start, end in missing)
+    part = transfer.part_size or max(MIB, _round_up(_divide_up(size, width * _divide_up(size, width * _LONG)), _GRAIN))
+    pieces = ((at, min(at + part, end)) for start, end in missing for at in range(start, end, part))
+    ranges = [Range(number, *piece) for number, piece in enumerate(pieces, 1)]
+    return DownloadPlan(ranges, max(1, min(width, transfer.memory // _HELD)))
 
 
 def make_plan(size: int, transfer: Transfer, *, smallest: int, aligned: bool = False) -> Plan:

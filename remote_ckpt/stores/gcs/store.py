@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from remote_ckpt.errors import ObjectNotFoundError, PreconditionFailedError
+from remote_ckpt.errors import ObjectNotFoundError
 from remote_ckpt.location import Location
 from remote_ckpt.stores import probe_cache
 from remote_ckpt.stores.base import (
-    MIB,
     Base,
     Capabilities,
     Digests,
     Expect,
     Journal,
+    Landing,
     ObjectInfo,
     ObjectStore,
     Progress,
@@ -26,9 +26,9 @@ from remote_ckpt.stores.base import (
     Version,
 )
 from remote_ckpt.stores.engine.disk import Disk
-from remote_ckpt.stores.engine.fetch import Sink, fetch_ranges
+from remote_ckpt.stores.engine.fetch import Download, Sink
 from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range, make_plan
+from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.gcs import components, objects, probing
 from remote_ckpt.stores.gcs.session import GcsSession
 from remote_ckpt.stores.gcs.upload import GcsJob, upload
@@ -94,9 +94,18 @@ class GcsStore(ObjectStore):
             )
             return self._session.run(upload(job))
 
-    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
-        """Get ranges in parallel, all of one generation."""
-        self._session.run(self._fetch(key, target, size, progress))
+    def fetch(
+        self,
+        key: str,
+        target: Path,
+        *,
+        size: int,
+        progress: Progress | None = None,
+        landing: Landing | None = None,
+    ) -> None:
+        """Get ranges in parallel, all of one generation; those of it that `landing` has are not asked for."""
+        download = Download(target, size, self._disk, self._transfer, progress, landing)
+        self._session.run(self._fetch(key, download))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         """Rewrite inside the service."""
@@ -146,15 +155,10 @@ class GcsStore(ObjectStore):
         self._session.close()
         self._disk.close()
 
-    async def _fetch(self, key: str, target: Path, size: int, progress: Progress | None) -> None:
+    async def _fetch(self, key: str, download: Download) -> None:
         info = await objects.look(self._session, key)
-        if info.size != size:
-            raise PreconditionFailedError(
-                f"Cannot fetch {self._session.name(key)}: it has {info.size} bytes instead of {size}; it was replaced."
-            )
-        plan = make_plan(size, self._transfer, smallest=MIB)
 
         async def get(part: Range, sink: Sink) -> None:
             await objects.get_range(self._session, key, part, info.version, self._pace, sink)
 
-        await fetch_ranges(plan, target, get, self._disk, self._transfer.retry, progress)
+        await download.run(info, get, self._session.name(key))

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from remote_ckpt.errors import ObjectNotFoundError, PreconditionFailedError
+from remote_ckpt.errors import ObjectNotFoundError
 from remote_ckpt.location import Location
 from remote_ckpt.stores import probe_cache
 from remote_ckpt.stores.base import (
-    MIB,
     Base,
     Capabilities,
     Digests,
     Expect,
     Journal,
+    Landing,
     ObjectInfo,
     ObjectStore,
     Progress,
@@ -28,9 +28,9 @@ from remote_ckpt.stores.base import (
 )
 from remote_ckpt.stores.checksums import crc32c, encode
 from remote_ckpt.stores.engine.disk import Disk
-from remote_ckpt.stores.engine.fetch import Sink, fetch_ranges
+from remote_ckpt.stores.engine.fetch import Download, Sink
 from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range, make_plan
+from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.s3 import copying, objects, probing, upload, uploads
 from remote_ckpt.stores.s3.job import S3Job
 from remote_ckpt.stores.s3.session import S3Session
@@ -112,9 +112,18 @@ class S3Store(ObjectStore):
             )
             return self._session.run(upload.upload(job, look_first=known is None or not known.create_only))
 
-    def fetch(self, key: str, target: Path, *, size: int, progress: Progress | None = None) -> None:
-        """Get ranges in parallel, all of one ETag."""
-        self._session.run(self._fetch(key, target, size, progress))
+    def fetch(
+        self,
+        key: str,
+        target: Path,
+        *,
+        size: int,
+        progress: Progress | None = None,
+        landing: Landing | None = None,
+    ) -> None:
+        """Get ranges in parallel, all of one ETag; those of it that `landing` has are not asked for."""
+        download = Download(target, size, self._disk, self._transfer, progress, landing)
+        self._session.run(self._fetch(key, download))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         """Copy inside S3, in ranges where the object is too large for one request."""
@@ -158,15 +167,10 @@ class S3Store(ObjectStore):
     def _put(self, key: str, data: bytes, expect: Version | Expect) -> Version:
         return self._session.run(objects.put(self._session, key, data, encode(crc32c(data)), expect))
 
-    async def _fetch(self, key: str, target: Path, size: int, progress: Progress | None) -> None:
+    async def _fetch(self, key: str, download: Download) -> None:
         info = await objects.head(self._session, key)
-        if info.size != size:
-            raise PreconditionFailedError(
-                f"Cannot fetch {self._session.name(key)}: it has {info.size} bytes instead of {size}; it was replaced."
-            )
-        plan = make_plan(size, self._transfer, smallest=MIB)
 
         async def get(part: Range, sink: Sink) -> None:
             await objects.get_range(self._session, key, part, info.version, self._pace, sink)
 
-        await fetch_ranges(plan, target, get, self._disk, self._transfer.retry, progress)
+        await download.run(info, get, self._session.name(key))
