@@ -2,14 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 from aiohttp import payload
 from aiohttp.abc import AbstractStreamWriter
 
+from remote_ckpt.stores.base import MIB
+from remote_ckpt.stores.engine.disk import Disk, read_range
 from remote_ckpt.stores.engine.pace import Pace
+from remote_ckpt.stores.engine.plan import Range
+
+HELD = MIB
+"""Bytes of one part that are in memory while it is sent, beside what the socket holds."""
 
 _SLICE = 256 * 1024
+
+
+class Content(Protocol):
+    """Bytes that can be read again and again."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return bytes [start, end); may wait for the disk."""
+
+    async def piece(self, start: int, end: int) -> bytes | memoryview:
+        """Return bytes [start, end); the event loop does not wait for the disk."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """The content of small objects."""
+
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return bytes [start, end)."""
+        return self.data[start:end]
+
+    async def piece(self, start: int, end: int) -> memoryview:
+        """Return bytes [start, end), not copied."""
+        return memoryview(self.data)[start:end]
+
+
+@dataclass(frozen=True)
+class InFile:
+    """A range of an open file, read when it is sent: so that many parts can be under way in little memory."""
+
+    fd: int
+    part: Range
+    disk: Disk
+
+    def __len__(self) -> int:
+        return self.part.size
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return bytes [start, end) of the range.
+
+        Raises:
+            SpoolError: The file is shorter than it was.
+        """
+        return read_range(self.fd, self.part.start + start, self.part.start + end)
+
+    async def piece(self, start: int, end: int) -> bytes:
+        """Return bytes [start, end) of the range, read in a thread."""
+        return await self.disk.do(partial(self.read, start, end))
 
 
 class PartBody:
@@ -19,21 +83,27 @@ class PartBody:
     it is a payload of its own, whose slices are views: the bytes are not copied before they reach the socket.
 
     Attributes:
-        data: The bytes.
         moved: Bytes handed to the socket so far, all attempts together.
     """
 
-    def __init__(self, data: bytes, pace: Pace, *, head: bytes = b"", tail: bytes = b"") -> None:
+    def __init__(self, content: Content, pace: Pace, *, head: bytes = b"", tail: bytes = b"") -> None:
         """Take a part's bytes, the pace at which they may go, and what is sent around them (not counted)."""
-        self.data = data
         self.head = head
         self.tail = tail
         self.moved = 0
+        self._content = content
         self._pace = pace
         self._position = 0
 
     def __len__(self) -> int:
-        return len(self.head) + len(self.data) + len(self.tail)
+        return len(self.head) + len(self._content) + len(self.tail)
+
+    def md5(self) -> bytes:
+        """Return the md5 of the bytes; may wait for the disk."""
+        digest = hashlib.md5(usedforsecurity=False)
+        for start, end in self._pieces():
+            digest.update(self._content.read(start, end))
+        return digest.digest()
 
     def tell(self) -> int:
         """Return the position for `read`."""
@@ -46,33 +116,39 @@ class PartBody:
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes; botocore reads when the user wants payloads signed."""
-        whole = self.head + self.data + self.tail if self.head or self.tail else self.data
-        piece = whole[self._position : None if size < 0 else self._position + size]
-        self._position += len(piece)
-        return piece
-
-    def release(self) -> None:
-        """Let go of the bytes: the layers below keep requests in reference cycles until the collector comes by."""
-        self.data = b""
+        start, end = self._position, len(self) if size < 0 else min(self._position + size, len(self))
+        self._position = max(start, end)
+        return self._between(start, end)
 
     async def write_to(self, writer: AbstractStreamWriter) -> None:
         """Send all bytes."""
         if self.head:
             await writer.write(self.head)
-        view = memoryview(self.data)
-        for start in range(0, len(view), _SLICE):
-            piece = view[start : start + _SLICE]
-            await self._pace.spend(len(piece))
-            await writer.write(piece)
-            self.moved += len(piece)
+        for start, end in self._pieces():
+            view = memoryview(await self._content.piece(start, end))
+            for at in range(0, len(view), _SLICE):
+                piece = view[at : at + _SLICE]
+                await self._pace.spend(len(piece))
+                await writer.write(piece)
+                self.moved += len(piece)
         if self.tail:
             await writer.write(self.tail)
+
+    def _pieces(self) -> Iterator[tuple[int, int]]:
+        size = len(self._content)
+        return ((start, min(start + HELD, size)) for start in range(0, size, HELD))
+
+    def _between(self, start: int, end: int) -> bytes:
+        first, last = len(self.head), len(self.head) + len(self._content)
+        inside = (max(start, first) - first, min(end, last) - first)
+        middle = self._content.read(*inside) if inside[0] < inside[1] else b""
+        return self.head[start:end] + middle + self.tail[max(0, start - last) : max(0, end - last)]
 
 
 class _PartPayload(payload.Payload):
     """How aiohttp sends a `PartBody`."""
 
-    _autoclose = True  # nothing to close: it is memory
+    _autoclose = True  # nothing to close: it is memory, or a file that its owner closes
 
     def __init__(self, value: PartBody, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("content_type", "application/octet-stream")
@@ -80,7 +156,7 @@ class _PartPayload(payload.Payload):
         self._size = len(value)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return str(self._value.data, encoding, errors)
+        return str(PartBody.read(self._value), encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         await self._value.write_to(writer)

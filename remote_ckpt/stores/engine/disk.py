@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from remote_ckpt.errors import SpoolError, StoreError
+from remote_ckpt.stores.base import MIB
 from remote_ckpt.stores.checksums import crc32c
 from remote_ckpt.stores.engine.plan import Range
 
 T = TypeVar("T")
 
 _THREADS = 4
+_READ = MIB
 _MOST_BUFFERS = 512  # POSIX promises 16, Linux and macOS 1024
 
 
@@ -46,19 +48,31 @@ class Disk:
         self._pool.shutdown(wait=False)
 
 
-def read_range(fd: int, part: Range) -> tuple[bytes, int]:
-    """Return a part's bytes and crc32c.
+def read_range(fd: int, start: int, end: int) -> bytes:
+    """Return bytes [start, end).
 
     Raises:
         SpoolError: The file is shorter than it was.
     """
-    data = os.pread(fd, part.size, part.start)
-    while len(data) < part.size:  # a signal, or Linux's limit of 2 GiB for one read
-        more = os.pread(fd, part.size - len(data), part.start + len(data))
+    data = os.pread(fd, end - start, start)
+    while len(data) < end - start:  # a signal
+        more = os.pread(fd, end - start - len(data), start + len(data))
         if not more:
-            raise SpoolError(f"A file being uploaded has lost bytes {part.start + len(data)} to {part.end}.")
+            raise SpoolError(f"A file being uploaded has lost bytes {start + len(data)} to {end}.")
         data += more
-    return data, crc32c(data)
+    return data
+
+
+def crc32c_of(fd: int, part: Range) -> int:
+    """Return a range's crc32c, read little by little, however long the range is.
+
+    Raises:
+        SpoolError: The file is shorter than it was.
+    """
+    crc = 0
+    for start in range(part.start, part.end, _READ):
+        crc = crc32c(read_range(fd, start, min(start + _READ, part.end)), crc)
+    return crc
 
 
 def write_range(fd: int, pieces: Sequence[bytes], start: int) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from remote_ckpt import retry
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.stores.base import Base, Digests, Journal, Progress, Transfer, TransferReport
-from remote_ckpt.stores.engine.body import PartBody
-from remote_ckpt.stores.engine.disk import Disk, read_range
+from remote_ckpt.stores.engine.body import InFile, PartBody
+from remote_ckpt.stores.engine.disk import Disk, crc32c_of
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.engine.watch import watch
@@ -55,14 +56,13 @@ class Job:
         left = self.transfer.deadline - (time.monotonic() - self._started)
         return await retry.call_async(once, RetryPolicy(deadline=max(0.0, left)), on_retry=self._count)
 
-    async def read(self, part: Range) -> tuple[PartBody, int]:
-        """Return a part's bytes, ready for sending, and their crc32c."""
+    async def crc32c(self, part: Range) -> int:
+        """Return the crc32c of a part, read now: what rots on the disk later is refused by the service."""
+        return await self.disk.do(partial(crc32c_of, self.fd, part))
 
-        def work() -> tuple[PartBody, int]:
-            data, crc = read_range(self.fd, part)
-            return PartBody(data, self.pace), crc
-
-        return await self.disk.do(work)
+    def body(self, part: Range) -> PartBody:
+        """Return a part's bytes, ready for sending; they are read when they are sent."""
+        return PartBody(InFile(self.fd, part, self.disk), self.pace)
 
     async def counted(self, request: Coroutine[Any, Any, T], body: PartBody) -> T:
         """Await a request that sends `body`; what crossed the network is counted even if it fails."""

@@ -11,7 +11,7 @@ from typing import Any
 from remote_ckpt.errors import ObjectNotFoundError, TransientError
 from remote_ckpt.stores.base import Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
-from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.body import Content, InMemory, PartBody
 from remote_ckpt.stores.engine.fetch import Sink, collect
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
@@ -39,7 +39,7 @@ def as_object(session: GcsSession, resource: dict[str, Any]) -> ObjectInfo:
     )
 
 
-def enclose(session: GcsSession, key: str, data: bytes, crc: str, pace: Pace) -> tuple[PartBody, str]:
+def enclose(session: GcsSession, key: str, content: Content, crc: str, pace: Pace) -> tuple[PartBody, str]:
     """Return the body of an insert, and its content type: metadata with the checksum to compare, then the bytes.
 
     The lines end in CR LF, as the standard wants; gcsfs's own do not, and not every server takes them.
@@ -51,13 +51,13 @@ def enclose(session: GcsSession, key: str, data: bytes, crc: str, pace: Pace) ->
         f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{metadata}\r\n"
         f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n"
     )
-    body = PartBody(data, pace, head=head.encode(), tail=f"\r\n--{boundary}--\r\n".encode())
+    body = PartBody(content, pace, head=head.encode(), tail=f"\r\n--{boundary}--\r\n".encode())
     return body, f"multipart/related; boundary={boundary}"
 
 
 async def put(session: GcsSession, key: str, data: bytes, expect: Version | Expect) -> Version:
     """Write a small object in one request; the service compares the checksum."""
-    body, kind = enclose(session, key, data, encode(crc32c(data)), Pace(None))
+    body, kind = enclose(session, key, InMemory(data), encode(crc32c(data)), Pace(None))
     answer = await session.send(body, kind, "write", key, **condition(expect))
     return Version(str(answer["generation"]))
 

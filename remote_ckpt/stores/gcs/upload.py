@@ -19,6 +19,7 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.stores.base import MIB, Expect, MemoryJournal, ObjectInfo
 from remote_ckpt.stores.checksums import combine, encode
+from remote_ckpt.stores.engine.body import InFile
 from remote_ckpt.stores.engine.job import Job
 from remote_ckpt.stores.engine.plan import Plan, Range, make_plan
 from remote_ckpt.stores.engine.window import Window, slide
@@ -49,23 +50,22 @@ async def upload(job: GcsJob) -> ObjectInfo:
 
 
 async def _insert(job: GcsJob) -> ObjectInfo:
-    body, crc = await job.read(Range(1, 0, job.digests.size))
-    require_match(job.source, job.digests, len(body.data), crc)
+    whole = Range(1, 0, job.digests.size)
+    crc = await job.crc32c(whole)
+    require_match(job.source, job.digests, whole.size, crc)
     try:
-        info = await job.retry(lambda: _send(job, job.key, body.data, crc, Expect.ABSENT))
+        info = await job.retry(lambda: _send(job, job.key, whole, crc, Expect.ABSENT))
     except PreconditionFailedError as exc:
         return await _resolve(job, exc)
     job.tell(info.size)
     return await _verified(job, info)
 
 
-async def _send(job: GcsJob, key: str, data: bytes, crc: int, expect: Expect) -> ObjectInfo:
-    body, kind = objects.enclose(job.session, key, data, encode(crc), job.pace)
+async def _send(job: GcsJob, key: str, part: Range, crc: int, expect: Expect) -> ObjectInfo:
+    content = InFile(job.fd, part, job.disk)
+    body, kind = objects.enclose(job.session, key, content, encode(crc), job.pace)
     request = job.session.send(body, kind, "create", key, **objects.condition(expect))
-    try:
-        return objects.as_object(job.session, await job.counted(request, body))
-    finally:
-        body.release()
+    return objects.as_object(job.session, await job.counted(request, body))
 
 
 async def _copy_base(job: GcsJob) -> ObjectInfo | None:
@@ -139,15 +139,14 @@ class _Composition:
         """Bring one component there, unless an earlier attempt has."""
         job = self._job
         key = f"{components.folder_of(self._id)}part-{part.number:05d}"
-        body, crc = await job.read(part)
+        crc = await job.crc32c(part)
         info = self._present.get(key)
         if info is not None and (info.size, info.crc32c) == (part.size, encode(crc)):
             job.report.reused += part.size
         else:
-            info = await job.retry(lambda: _send(job, key, body.data, crc, Expect.ANYTHING))
+            info = await job.retry(lambda: _send(job, key, part, crc, Expect.ANYTHING))
             if info.crc32c not in (None, encode(crc)):
                 raise TransientError(f"Part {part.number} of {job.url} arrived damaged.")
-        body.release()
         self._parts[part.number], self._crcs[part.number] = info, crc
         job.window.succeeded()
         job.tell(part.size)

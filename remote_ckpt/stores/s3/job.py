@@ -25,4 +25,4 @@ class S3Job(Job):
 
     async def agrees(self, answer: dict[str, Any], body: PartBody, crc: int) -> bool | None:
         """Return whether the service's answer agrees with the bytes; None when it cannot be told."""
-        return await self.disk.do(lambda: objects.agrees(answer, body.data, encode(crc)))
+        return await self.disk.do(lambda: objects.agrees(answer, body, encode(crc)))

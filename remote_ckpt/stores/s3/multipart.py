@@ -101,13 +101,12 @@ class Multipart:
     async def _part(self, part: Range) -> None:
         """Bring one part there: it is there already, or is copied inside the store, or sent."""
         job = self._job
-        body, crc = await job.read(part)
+        crc, body = await job.crc32c(part), job.body(part)
         etag = await self._found(part, body, crc) or await self._copied(part, body, crc)
         if etag is None:
             etag = await job.retry(lambda: self._sent(part, body, crc))
         else:
             job.report.reused += part.size
-        body.release()
         self._crcs[part.number], self._etags[part.number] = crc, etag
         job.window.succeeded()
         job.tell(part.size)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 from typing import Any
 
 from remote_ckpt.errors import InvalidRequestError, RemoteCkptError, TransientError
 from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
-from remote_ckpt.stores.engine.body import PartBody
+from remote_ckpt.stores.engine.body import InMemory, PartBody
 from remote_ckpt.stores.engine.fetch import Sink, collect, pour
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
@@ -45,13 +44,12 @@ async def send(
 async def _send_with_md5(
     session: S3Session, method: str, doing: str, key: str, data: bytes | PartBody, **arguments: Any
 ) -> dict[str, Any]:
-    plain = data.data if isinstance(data, PartBody) else data
-    digest = await asyncio.to_thread(lambda: hashlib.md5(plain, usedforsecurity=False).digest())
-    md5 = base64.b64encode(digest).decode()
+    body = data if isinstance(data, PartBody) else PartBody(InMemory(data), Pace(None))
+    md5 = base64.b64encode(await asyncio.to_thread(body.md5)).decode()
     return await session.call(method, doing, key, Body=data, ContentMD5=md5, **arguments)
 
 
-def agrees(answer: dict[str, Any], data: bytes, crc: str) -> bool | None:
+def agrees(answer: dict[str, Any], body: PartBody, crc: str) -> bool | None:
     """Return whether what the service says about a part agrees with its bytes; None when it tells nothing.
 
     Without a crc32c, an ETag may be the md5 of the bytes. When it is not, it may be something else.
@@ -59,7 +57,7 @@ def agrees(answer: dict[str, Any], data: bytes, crc: str) -> bool | None:
     if told := answer.get("ChecksumCRC32C"):
         return bool(told == crc)
     etag = str(answer.get("ETag", "")).strip('"')
-    return True if etag == hashlib.md5(data, usedforsecurity=False).hexdigest() else None
+    return True if etag == body.md5().hex() else None
 
 
 async def whole_crc32c(session: S3Session, info: ObjectInfo) -> str:

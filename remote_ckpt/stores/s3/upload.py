@@ -30,12 +30,14 @@ async def upload(job: S3Job, *, look_first: bool) -> ObjectInfo:
 
 
 async def _put(job: S3Job) -> ObjectInfo:
-    body, crc = await job.read(Range(1, 0, job.digests.size))
-    require_match(job.source, job.digests, len(body), crc)
+    whole = Range(1, 0, job.digests.size)
+    crc = await job.crc32c(whole)
+    require_match(job.source, job.digests, whole.size, crc)
+    body = job.body(whole)
     try:
         answer = await job.retry(lambda: job.send("put_object", body, crc, IfNoneMatch="*"))
     except PreconditionFailedError as exc:
         return await presence.resolve(job, exc)
     proven = await job.agrees(answer, body, crc) is True
-    job.tell(len(body))
+    job.tell(whole.size)
     return await presence.verify(job, proven=proven)
