@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -134,6 +135,11 @@ class Writer:
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = latest.created if latest else self._newest
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where this run's checkpoints wait on the local disk."""
+        return self._spool.folder
 
     @property
     def best(self) -> float | None:
