@@ -6,13 +6,22 @@ stay inside the run, and what we do not know is kept as it is when the manifest 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from remote_ckpt import safe_json
 from remote_ckpt.errors import LocationError, ManifestError, ManifestVersionError
 from remote_ckpt.location import Location, validate_key
 from remote_ckpt.plain import check_size
@@ -143,8 +152,8 @@ class Series(_Record):
     latest: Id | None = None
     alias: Literal["best", "latest"] | None = None
     alias_seen: bool = False
-    checkpoints: tuple[Checkpoint, ...] = ()
-    history: tuple[Entry, ...] = ()
+    checkpoints: Annotated[tuple[Checkpoint, ...], FailFast()] = ()
+    history: Annotated[tuple[Entry, ...], FailFast()] = ()
     segments: tuple[Segment, ...] = ()
 
     @model_validator(mode="after")
@@ -238,8 +247,8 @@ class Manifest(_Record):
         """
         where = location.url("manifest.json")
         try:
-            raw = json.loads(data)
-        except (ValueError, RecursionError) as exc:
+            raw = safe_json.load(data)
+        except ValueError as exc:
             raise ManifestError(f"{where} is not JSON: {exc}. Nothing was changed. {_ADVICE}") from exc
         if not isinstance(raw, dict):
             raise ManifestError(f"{where} is JSON, but not a manifest. Nothing was changed. {_ADVICE}")

@@ -17,11 +17,11 @@ HIDDEN = ".remote_ckpt"
 SUFFIXES = (".weights.h5", ".keras", ".h5")  # the longest match first: ".weights.h5" also ends with ".h5"
 
 _PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
-_PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
+_PASSWORD = re.compile(r"(//[^/@:]*):[^/]*@")  # up to the last @: some passwords have one
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Location:
     """A run, and perhaps one filename template in it.
 
@@ -58,6 +58,9 @@ class Location:
             raise LocationError(f"{redact(text)!r} names no bucket. Write '{protocol}://bucket/run/…'.")
         root = os.path.abspath(run) if protocol == "file" else run
         return cls(protocol, run or "/", root or "/", template)
+
+    def __repr__(self) -> str:
+        return f"Location({self.name!r}, template={self.template!r})"
 
     def with_template(self, template: str) -> Location:
         """Return the same run with the filename template `template` (relative to the run)."""
@@ -164,10 +167,14 @@ def validate_key(key: str) -> str:
         or key == MANIFEST_KEY
         or any(part in ("", ".", "..") for part in parts)
         or "\\" in key
-        or any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in key)
+        or not key.endswith(SUFFIXES)
+        or any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) <= 0xDFFF for char in key)
         or re.match(r"^[A-Za-z]:", key) is not None
         or len(key.encode(errors="replace")) > _MAX_KEY_BYTES
     )
     if bad:
-        raise LocationError(f"{key[:200]!r} cannot name a checkpoint: it must be a relative path inside the run.")
+        raise LocationError(
+            f"{key[:200]!r} cannot name a checkpoint: it must be a relative path inside the run, ending in "
+            "'.weights.h5', '.keras' or '.h5'."
+        )
     return key

@@ -15,14 +15,15 @@ another metric, a best that was deleted, or a checkpoint that may have been comm
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
+from remote_ckpt import safe_json
 from remote_ckpt.checkpoint import Checkpoint, Entry, Manifest, Segment, Series, fill_in, first_problem
 from remote_ckpt.errors import ManifestError, ObjectNotFoundError
 from remote_ckpt.location import HIDDEN, Location
@@ -57,8 +58,8 @@ class Contents(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     series: str
-    history: tuple[Entry, ...]
-    checkpoints: tuple[Checkpoint, ...] = ()
+    history: Annotated[tuple[Entry, ...], FailFast()]
+    checkpoints: Annotated[tuple[Checkpoint, ...], FailFast()] = ()
 
 
 @dataclass
@@ -127,7 +128,7 @@ class Archive:
         if hashlib.sha256(data).hexdigest() != segment.sha256:
             raise ManifestError(f"{where} is not what was committed (sha256). {_ADVICE}")
         try:
-            raw = json.loads(data)
+            raw = safe_json.load(data)
             fill_in(raw["checkpoints"], template, self.location)
             contents = Contents.model_validate(raw)
         except (ValidationError, RecursionError) as exc:

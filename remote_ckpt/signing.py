@@ -21,6 +21,7 @@ import json
 import os
 from typing import Any
 
+from remote_ckpt import safe_json
 from remote_ckpt.errors import SignatureError
 
 VARIABLE = "REMOTE_CKPT_SIGNING_KEY"
@@ -79,8 +80,6 @@ class Signer:
     def verify(self, data: bytes, url: str) -> None:
         """Make sure that a manifest was signed with the key; without a key, do nothing.
 
-        What is no manifest at all passes: whoever parses it will say so.
-
         Args:
             data: The manifest as it was read.
             url: Its URL, for messages.
@@ -90,10 +89,11 @@ class Signer:
         """
         if self._key is None or self._adopting:
             return
-        content = _parsed(data)
-        if content is None:
-            return
-        found = content.pop(FIELD, None)
+        try:
+            content = safe_json.load(data)
+        except ValueError as exc:
+            raise SignatureError(f"{url} is not JSON, let alone signed: {exc}. Nothing was changed.") from exc
+        found = content.pop(FIELD, None) if isinstance(content, dict) else None
         if not isinstance(found, str):
             raise SignatureError(
                 f"{url} is not signed, and a signing key is set, so it was not believed. Nothing was changed. "
@@ -145,10 +145,7 @@ class Signer:
     def _signature(self, content: dict[str, Any]) -> str:
         """Return the signature of a manifest without one: of its meaning, so spaces and the order do not matter."""
         assert self._key is not None
-        try:
-            canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-        except RecursionError as exc:
-            raise SignatureError("The manifest is nested too deeply to be signed. Nothing was changed.") from exc
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
         return _KIND + hmac.new(self._key, _PURPOSE + canonical, hashlib.sha256).hexdigest()
 
     def __repr__(self) -> str:
@@ -163,14 +160,6 @@ class Signer:
 
 UNSIGNED = Signer()
 """What writes and reads without a key."""
-
-
-def _parsed(data: bytes) -> dict[str, Any] | None:
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _unpickled(had_key: bool) -> Signer:

@@ -40,6 +40,7 @@ from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import SpoolError, SpoolFullError
 from remote_ckpt.location import HIDDEN, SUFFIXES, Location
 from remote_ckpt.policy import Mode
+from remote_ckpt.private import is_ours, make_folder
 from remote_ckpt.stores.base import Digests
 
 DEFAULT_LIMIT = 10 << 30
@@ -266,14 +267,26 @@ class Spool:
                 (self.folder / "run.json").unlink()
                 self.folder.rmdir()
 
+    def _make_folder(self) -> None:
+        if self.folder.is_relative_to(self.location.root):  # a local run has the user's own mode
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        else:
+            make_folder(self.folder)
+        if not is_ours(self.folder):
+            raise SpoolError(
+                f"{self.folder} is a link, or belongs to somebody else, who could change what waits in it. "
+                "Set spool_dir (or REMOTE_CKPT_SPOOL) to a folder of yours."
+            )
+
     def _owners(self) -> list[Path]:
+        """Return what this user's processes made here; in a local run that others write to, theirs may be here too."""
         found = (path for path in self.folder.glob("*") if not path.name.startswith("."))
-        return sorted(path for path in found if path.is_dir())
+        return sorted(path for path in found if _is_ours(path)) if _is_ours(self.folder) else []
 
     def _claim(self) -> _Owned:
         with self._claiming:
             if self._own is None or not self._own.folder.is_dir():
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._make_folder()
                 note = {"run": self.location.name, "protocol": self.location.protocol}
                 _write_durably(self.folder / "run.json", json.dumps(note).encode())
                 self._own = _Owned.create(self.folder)
@@ -326,7 +339,8 @@ def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
             continue
         suffix = next(suffix for suffix in SUFFIXES if seal.record.key.endswith(suffix))
         file = folder / f"{seal.record.id}{suffix}"
-        if path.stem == seal.record.id and file.is_file() and file.stat().st_size == seal.record.size:
+        whole = file.is_file() and not file.is_symlink() and file.stat().st_size == seal.record.size
+        if path.stem == seal.record.id and whole:
             sealed |= {path.name, f"{path.stem}.upload.json", file.name}
             yield Entry(seal.record, seal.terms, file, seal.blocks, recovered=True)
     if tidy:
@@ -343,6 +357,13 @@ def _default_folder(location: Location) -> Path:
     if location.protocol == "file":
         return Path(location.root) / HIDDEN / "spool"
     return Path(platformdirs.user_cache_dir("remote_ckpt")) / "spool"
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return is_ours(folder)
+    except OSError:
+        return False
 
 
 def _existing(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 
 import platformdirs
 
+from remote_ckpt.location import redact
+from remote_ckpt.private import make_folder
 from remote_ckpt.stores.base import Capabilities
 
 _LIFETIME = 30 * 24 * 3600.0  # seconds; servers are updated
@@ -46,15 +49,25 @@ def recall(place: str) -> Capabilities | None:
         return _known.get(place)
 
 
+def forget() -> None:
+    """Forget it all, in this process and on this machine: each store is asked again."""
+    with _guard:
+        _known.clear()
+    shutil.rmtree(_folder(), ignore_errors=True)
+
+
+def _folder() -> Path:
+    return Path(platformdirs.user_cache_dir("remote_ckpt")) / "probes"
+
+
 def _file(place: str) -> Path:
-    name = hashlib.sha256(place.encode()).hexdigest()[:32]
-    return Path(platformdirs.user_cache_dir("remote_ckpt")) / "probes" / f"{name}.json"
+    return _folder() / f"{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
 
 
 def _load(place: str) -> Capabilities | None:
     try:
         text: Any = json.loads(_file(place).read_text(encoding="utf-8"))
-        if text["place"] != place or not 0 <= time.time() - float(text["time"]) < _LIFETIME:
+        if text["place"] != redact(place) or not 0 <= time.time() - float(text["time"]) < _LIFETIME:
             return None
         facts = text["found"]
         flags = {name: value for name, value in facts.items() if name != "notes" and isinstance(value, bool)}
@@ -67,6 +80,9 @@ def _save(place: str, found: Capabilities) -> None:
     path = _file(place)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"place": place, "time": time.time(), "found": asdict(found)}))
+        make_folder(path.parent)
+        text = json.dumps({"place": redact(place), "time": time.time(), "found": asdict(found)})
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - from a descriptor, for the mode
+            file.write(text)
         os.replace(temporary, path)  # noqa: PTH105

@@ -50,7 +50,10 @@ def test_a_password_in_a_url_is_never_shown():
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/a", "../a", "a/../b", "a//b", "a\\b", "manifest.json", "C:x", "a\nb", "./a", "a/.", "x" * 901, "\ud800"],
+    [
+        *("", "/a.h5", "../a.h5", "a/../b.h5", "a//b.h5", "a\\b.h5", "C:x.h5", "a\nb.h5", "./a.h5", "a/.", "\ud800.h5"),
+        *("manifest.json", "a.txt", "a.h5/", "a\x9b2J.h5", "x" * 901 + ".h5"),
+    ],
 )
 def test_keys_that_leave_the_run_are_refused(key):
     """They come from templates, and from manifests nobody vouches for."""

@@ -1,0 +1,59 @@
+"""JSON from a bucket that anybody may have written to: bounded in memory and depth, and with one meaning."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+MOST_VALUES = 2_000_000
+"""64 MiB of records with 20 logs each hold about this many; `[],[],…` would hold ten times as many, 60 bytes each."""
+
+MOST_LEVELS = 100
+"""A manifest's own fields take 7; pydantic writes up to 255."""
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def load(data: bytes) -> Any:
+    """Return what JSON in UTF-8 says.
+
+    Refused beside what is not JSON: more than `MOST_VALUES` commas, brackets or pairs of texts; more than `MOST_LEVELS`
+    levels; an object that has a key twice (readers would differ about its meaning); halves of characters (which no
+    UTF-8 can write again).
+
+    Raises:
+        ValueError: It is refused; the message says why.
+    """
+    if max(data.count(b","), data.count(b"["), data.count(b"{"), data.count(b'"') // 4) > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES} values")
+    if _is_deep(data):
+        raise ValueError(f"it is nested too deeply (more than {MOST_LEVELS} levels), or not closed")
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_once)
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply") from exc
+    if b"\\u" in data:
+        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    return value
+
+
+def _is_deep(data: bytes) -> bool:
+    """Return whether brackets are nested too deeply, by removing pairs from the inside out."""
+    if data.count(b"[") + data.count(b"{") <= MOST_LEVELS:
+        return False
+    brackets = _STRINGS.sub(b"", data).translate(None, _NOT_BRACKETS)
+    for _ in range(MOST_LEVELS):
+        before = len(brackets)
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(brackets) == before:
+            break
+    return bool(brackets)  # or some have no partner, and it is no JSON
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return content
