@@ -9,6 +9,7 @@ from fsspec.registry import known_implementations
 
 from remote_ckpt.errors import LocationError
 from remote_ckpt.location import Location
+from remote_ckpt.stores import plain_http
 from remote_ckpt.stores.base import ObjectStore, Transfer
 from remote_ckpt.stores.retrying import Retrying
 
@@ -20,6 +21,8 @@ def open_store(
 ) -> ObjectStore:
     """Return the store of a run, retrying within `transfer.deadline`; nothing is sent yet.
 
+    Warns, once for each server, where the connection would not be encrypted.
+
     Args:
         location: The run.
         storage_options: The filesystem's own arguments, as everywhere with fsspec; they win over our settings.
@@ -29,6 +32,7 @@ def open_store(
         LocationError: No such kind of store, or the package for it is not installed.
     """
     transfer = transfer or Transfer()
+    plain_http.warn_once(location, storage_options or {})
     return Retrying(_adapter(location, dict(storage_options or {}), transfer), transfer.retry)
 
 

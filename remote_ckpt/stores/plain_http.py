@@ -1,0 +1,79 @@
+"""Connections that anybody on the way can read, told once for each server."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+from remote_ckpt.location import Location, redact
+
+log = logging.getLogger("remote_ckpt")
+
+_S3_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "FSSPEC_S3_ENDPOINT_URL")
+_GCS_VARIABLES = ("STORAGE_EMULATOR_HOST", "FSSPEC_GS_ENDPOINT_URL", "FSSPEC_GCS_ENDPOINT_URL")
+_PLAIN = ("http", "ftp", "webdav+http")
+
+_told: set[str] = set()
+_guard = threading.Lock()
+
+
+def warn_once(location: Location, options: dict[str, Any]) -> None:
+    """Warn where checkpoints would travel unencrypted to another machine.
+
+    Args:
+        location: The run.
+        options: fsspec's arguments for its store.
+    """
+    server = _server(location, options)
+    if server is None or _is_loopback(server):
+        return
+    with _guard:
+        if server in _told:
+            return
+        _told.add(server)
+    log.warning(
+        "%s is reached without encryption: anybody on the way can read checkpoints, and change them unless the "
+        "manifest is signed. Use https:// if the server has it.",
+        server,
+    )
+
+
+def _server(location: Location, options: dict[str, Any]) -> str | None:
+    """Return scheme, host and port of an unencrypted endpoint; None where it is encrypted, or there is no network."""
+    protocol = location.protocol
+    if protocol in _PLAIN:
+        return _plain(location.root)
+    nested = options.get("client_kwargs")
+    nested = nested if isinstance(nested, dict) else {}
+    told = [options.get("endpoint_url"), nested.get("endpoint_url")]
+    if protocol in ("s3", "s3a"):
+        told += [os.environ.get(name) for name in _S3_VARIABLES]
+        if options.get("use_ssl") is False and not any(told):
+            return "http://s3.amazonaws.com"
+    elif protocol in ("gs", "gcs"):
+        told += [os.environ.get(name) for name in _GCS_VARIABLES]
+    return _plain(str(next((url for url in told if url), "")))
+
+
+def _plain(url: str) -> str | None:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None  # whoever connects will say what is wrong with it
+    if not url or parts.scheme.lower() not in _PLAIN or not host:
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    return redact(f"{parts.scheme.lower()}://{shown}{f':{port}' if port else ''}")
+
+
+def _is_loopback(server: str) -> bool:
+    host = urlsplit(server).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
