@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+_SLICE = 64 * 1024
 _HOP = {"transfer-encoding", "content-length", "connection", "keep-alive"}
 
 
@@ -53,6 +54,8 @@ class FaultyProxy:
         endpoint: Where it listens.
         seen: All requests so far.
         before: Awaited before each request is forwarded; may wait.
+        rate: Bytes per second at which each answer's body leaves; None is at once.
+        given: Bytes of bodies that left so far.
     """
 
     upstream: str
@@ -60,6 +63,8 @@ class FaultyProxy:
     before: Callable[[Seen], Awaitable[None]] | None = None
     endpoint: str = ""
     seen: list[Seen] = field(default_factory=list)
+    rate: float | None = None
+    given: int = 0
 
     def count(self, method: str, part: str = "") -> int:
         """Return how many requests had this method, and `part` in their path."""
@@ -86,11 +91,19 @@ class FaultyProxy:
         response.content_length = int(headers.get("X-Length", len(body)))
         await response.prepare(request)
         if fault == CUT_BODY:
-            await response.write(body[: len(body) // 2])
+            await self._give(response, body[: len(body) // 2])
             return _cut(request, response)
         if request.method != "HEAD":
-            await response.write(body)
+            await self._give(response, body)
         return response
+
+    async def _give(self, response: web.StreamResponse, body: bytes) -> None:
+        for start in range(0, len(body), _SLICE):
+            piece = body[start : start + _SLICE]
+            await response.write(piece)
+            self.given += len(piece)
+            if self.rate is not None:
+                await asyncio.sleep(len(piece) / self.rate)
 
     async def _forward(self, request: web.Request, data: bytes) -> tuple[int, dict[str, str], bytes]:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}

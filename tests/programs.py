@@ -69,6 +69,23 @@ def seal_and_hang(url: str, size: str) -> None:
     print("published", flush=True)
 
 
+def pull(url: str, options: str, cache: str, transfer: str) -> None:
+    """Pull the best, saying after each step how many bytes have come."""
+    import json
+
+    from remote_ckpt.stores import Transfer
+
+    run = Run(url, storage_options=json.loads(options), cache_dir=cache, transfer=Transfer(**json.loads(transfer)))
+    came = 0
+
+    def progress(count: int) -> None:
+        nonlocal came
+        came += count
+        print(f"came {came}", flush=True)
+
+    print(f"pulled {run.pull(progress=progress)}", flush=True)
+
+
 def train_and_end(url: str, how: str) -> None:
     """Train with the callback and end the interpreter without waiting for uploads."""
     import keras
