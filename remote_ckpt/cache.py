@@ -20,6 +20,8 @@ from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import CorruptCheckpointError, ObjectNotFoundError, PreconditionFailedError, SpoolError
 from remote_ckpt.location import SUFFIXES
 from remote_ckpt.partial import Partial
+from remote_ckpt.private import make_folder
+from remote_ckpt.progress import Meter
 from remote_ckpt.stores.base import ObjectStore, Progress
 
 log = logging.getLogger("remote_ckpt")
@@ -59,11 +61,12 @@ class Cache:
         """
         suffix = next(suffix for suffix in SUFFIXES if checkpoint.key.endswith(suffix))
         path = self.folder / f"{checkpoint.sha256}{suffix}"
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.folder)
         with self._lock(checkpoint.sha256):
             if not self._holds(path, checkpoint):
-                with closing(Partial(_partial_of(path), checkpoint.size, progress)) as partial:
-                    self._fetch(partial, checkpoint, store, progress)
+                meter = Meter(f"Downloading {checkpoint.url}", checkpoint.size, progress)
+                with closing(Partial(_partial_of(path), checkpoint.size, meter.resume)) as partial:
+                    self._fetch(partial, checkpoint, store, meter)
                     partial.keep_as(path)
             os.utime(path)
         self._trim(keep=path)
@@ -76,11 +79,12 @@ class Cache:
             CorruptCheckpointError: What the store holds differs from the recorded digest.
             ObjectNotFoundError: The object is gone.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.folder)
         path = self.folder / f"verify-{uuid.uuid4().hex}.partial"
+        meter = Meter(f"Verifying {checkpoint.url}", checkpoint.size, progress)
         with closing(Partial(path, checkpoint.size)) as partial:
             try:
-                self._fetch(partial, checkpoint, store, progress)
+                self._fetch(partial, checkpoint, store, meter)
             finally:
                 partial.discard()
 
@@ -95,7 +99,7 @@ class Cache:
         path.unlink()
         return False
 
-    def _fetch(self, partial: Partial, checkpoint: Checkpoint, store: ObjectStore, progress: Progress | None) -> None:
+    def _fetch(self, partial: Partial, checkpoint: Checkpoint, store: ObjectStore, progress: Progress) -> None:
         """Complete a partial file and verify it; once more from the beginning if a part of it came from before."""
         try:
             found = _download(partial, checkpoint, store, progress)
@@ -143,7 +147,7 @@ def _partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def _download(partial: Partial, checkpoint: Checkpoint, store: ObjectStore, progress: Progress | None) -> str:
+def _download(partial: Partial, checkpoint: Checkpoint, store: ObjectStore, progress: Progress) -> str:
     """Bring the object's bytes to the partial file, and return their sha256."""
     store.fetch(checkpoint.key, partial.path, size=checkpoint.size, progress=progress, landing=partial)
     return partial.sha256()

@@ -29,18 +29,18 @@ class Partial:
         resumed: How many of its bytes came from an earlier process or call.
     """
 
-    def __init__(self, path: Path, size: int, progress: Progress | None = None) -> None:
+    def __init__(self, path: Path, size: int, on_resume: Progress | None = None) -> None:
         """Take up what is at `path`, if it is a plain file of `size` bytes with notes; else remove it.
 
         Args:
             path: Where the file is, or will be; the notes are beside it.
             size: Bytes of the whole file.
-            progress: Told of resumed bytes, once.
+            on_resume: Told of bytes that were there, once.
         """
         self.path = path
         self.size = size
         self.resumed = 0
-        self._progress = progress
+        self._on_resume = on_resume
         self._notes_path = notes_of(path)
         self._lock = threading.Lock()
         self._notes: int | None = None
@@ -62,8 +62,8 @@ class Partial:
             elif first:
                 self.resumed = self._spans.total
                 self._digest.follow(self._spans.prefix)
-            if first and self.resumed and self._progress is not None:
-                self._progress(self.resumed)
+            if first and self.resumed and self._on_resume is not None:
+                self._on_resume(self.resumed)
             return self._spans.gaps(self.size)
 
     def landed(self, start: int, end: int) -> None:

@@ -16,6 +16,7 @@ from remote_ckpt.errors import (
     StoreError,
 )
 from remote_ckpt.location import HIDDEN, Location, Template
+from remote_ckpt.progress import Meter
 from remote_ckpt.spool import Entry
 from remote_ckpt.stores.base import Base, ObjectStore, Progress, TransferReport
 
@@ -102,7 +103,7 @@ class Publisher:
                     journal=entry.journal,
                     report=report,
                     base=self._previous.get(record.series),
-                    progress=progress,
+                    progress=Meter(f"Uploading {self.location.url(key)}", record.size, progress),
                 )
             except PreconditionFailedError:
                 log.info("%s is taken; choosing another name.", self.location.url(key))
