@@ -21,11 +21,13 @@ from remote_ckpt.errors import (
 if TYPE_CHECKING:
     from remote_ckpt.callback import RemoteModelCheckpoint
     from remote_ckpt.checkpoint import Checkpoint
+    from remote_ckpt.preemption import PreemptionGuard
     from remote_ckpt.run import Run, load_best, load_latest
     from remote_ckpt.stores import Transfer
 
 _LAZY = {
     "Checkpoint": "checkpoint",
+    "PreemptionGuard": "preemption",
     "RemoteModelCheckpoint": "callback",
     "Run": "run",
     "Transfer": "stores",
@@ -39,6 +41,7 @@ __all__ = [
     "DrainError",
     "ManifestError",
     "NoCheckpointError",
+    "PreemptionGuard",
     "RemoteCkptError",
     "RemoteModelCheckpoint",
     "Run",

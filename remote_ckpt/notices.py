@@ -1,0 +1,157 @@
+"""What the clouds say of a machine's end: EC2's and Compute Engine's metadata servers, by the standard library alone.
+
+Sources: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html,
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html and
+https://cloud.google.com/compute/docs/instances/create-use-preemptible#detecting_if_an_instance_was_preempted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Protocol
+
+EC2_SECONDS = 120.0
+"""Between a spot interruption notice and the interruption."""
+
+GCE_SECONDS = 30.0
+"""Between the preemption of a spot machine and the moment it is switched off."""
+
+PATIENCE = 1.0
+"""Seconds for one answer: a metadata server is on the same host, and off-cloud nobody answers."""
+
+_LIMIT = 1 << 16  # bytes of an answer that are read
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Word that this machine, or this process, will soon be gone.
+
+    Attributes:
+        source: Who says so, for people.
+        deadline: When, by `time.monotonic()`.
+    """
+
+    source: str
+    deadline: float
+
+    @classmethod
+    def within(cls, source: str, seconds: float) -> Notice:
+        """Return a notice whose time begins now."""
+        return cls(source, time.monotonic() + seconds)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long this machine is still there; never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+class Cloud(Protocol):
+    """Somebody who can be asked for notices."""
+
+    name: str
+
+    def look(self) -> Notice | None:
+        """Return the notice, or None while there is none; takes at most a few times `PATIENCE`.
+
+        Raises:
+            OSError: It does not answer, or it is somebody else.
+        """
+
+
+@dataclass
+class Ec2:
+    """EC2's instance metadata, version 2: with a token, renewed when it is refused.
+
+    Attributes:
+        endpoint: Where it answers.
+        rebalance: Whether a recommendation to rebalance, which often comes earlier, is a notice too.
+    """
+
+    endpoint: str
+    rebalance: bool = False
+    name: str = "EC2"
+    _token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, rebalance: bool = False) -> Ec2 | None:
+        """Return what `AWS_EC2_METADATA_SERVICE_ENDPOINT` says; None if `AWS_EC2_METADATA_DISABLED` is true."""
+        if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+            return None
+        return cls(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254", rebalance)
+
+    def look(self) -> Notice | None:
+        """Ask for the spot interruption, then perhaps for the recommendation."""
+        action = self._get("spot/instance-action")
+        if action is not None:
+            return Notice.within("EC2 spot interruption notice", _seconds_until(action))
+        if self.rebalance and self._get("events/recommendations/rebalance") is not None:
+            return Notice.within("EC2 rebalance recommendation", EC2_SECONDS)
+        return None
+
+    def _get(self, path: str) -> bytes | None:
+        for _ in range(2):
+            fresh = self._token is None
+            token = self._token = self._token or self._new_token()
+            try:
+                url = f"{self.endpoint.rstrip('/')}/latest/meta-data/{path}"
+                return _ask(url, {"X-aws-ec2-metadata-token": token})[0]
+            except urllib.error.HTTPError as exc:
+                if exc.code == 404:
+                    return None
+                self._token = None
+                if fresh or exc.code != 401:
+                    raise
+        raise AssertionError
+
+    def _new_token(self) -> str:
+        headers = {"X-aws-ec2-metadata-token-ttl-seconds": "21600"}
+        return _ask(f"{self.endpoint.rstrip('/')}/latest/api/token", headers, "PUT")[0].decode("ascii", "replace")
+
+
+@dataclass
+class Gce:
+    """Compute Engine's metadata server.
+
+    Attributes:
+        endpoint: Where it answers.
+    """
+
+    endpoint: str
+    name: str = "Compute Engine"
+
+    @classmethod
+    def from_environment(cls) -> Gce | None:
+        """Return what `GCE_METADATA_HOST` says; None if `NO_GCE_CHECK` is true, as for Google's own libraries."""
+        if os.environ.get("NO_GCE_CHECK", "").lower() == "true":
+            return None
+        return cls(f"http://{os.environ.get('GCE_METADATA_HOST') or 'metadata.google.internal'}")
+
+    def look(self) -> Notice | None:
+        """Ask whether this machine was preempted."""
+        url = f"{self.endpoint.rstrip('/')}/computeMetadata/v1/instance/preempted"
+        answer, flavor = _ask(url, {"Metadata-Flavor": "Google"})
+        if flavor != "Google":
+            raise OSError(f"{self.endpoint} is no metadata server of Compute Engine")
+        return Notice.within("Compute Engine preemption notice", GCE_SECONDS) if answer.strip() == b"TRUE" else None
+
+
+def _ask(url: str, headers: dict[str, str], method: str = "GET") -> tuple[bytes, str | None]:
+    """Return an answer's body and its `Metadata-Flavor`. Never through a proxy: the server is on this host."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, headers=headers, method=method), timeout=PATIENCE) as answer:
+        return answer.read(_LIMIT), answer.headers.get("Metadata-Flavor")
+
+
+def _seconds_until(action: bytes) -> float:
+    """Return how long until `{"action": "terminate", "time": "2026-01-01T08:22:00Z"}`; the usual if it is unclear."""
+    try:
+        when = datetime.strptime(json.loads(action)["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except (ValueError, KeyError, TypeError):
+        return EC2_SECONDS
+    return min(max(0.0, (when - datetime.now(timezone.utc)).total_seconds()), EC2_SECONDS)
