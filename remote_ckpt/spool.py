@@ -239,6 +239,9 @@ class Spool:
 
         A process that lives keeps what it has: its lock cannot be taken. Files that were never sealed are removed.
         """
+        for folder in self._owners(unseen=True):  # their owners died while making them
+            if (unborn := _Owned.take(folder)) is not None:
+                unborn.leave()
         entries: list[Entry] = []
         for folder in self._owners():
             owned = None if self._own and folder == self._own.folder else _Owned.take(folder)
@@ -264,7 +267,7 @@ class Spool:
         self._own, self._adopted = None, []
         with contextlib.suppress(OSError):  # the last one out
             if not self._owners():
-                (self.folder / "run.json").unlink()
+                (self.folder / "run.json").unlink(missing_ok=True)
                 self.folder.rmdir()
 
     def _make_folder(self) -> None:
@@ -278,18 +281,18 @@ class Spool:
                 "Set spool_dir (or REMOTE_CKPT_SPOOL) to a folder of yours."
             )
 
-    def _owners(self) -> list[Path]:
+    def _owners(self, *, unseen: bool = False) -> list[Path]:
         """Return what this user's processes made here; in a local run that others write to, theirs may be here too."""
-        found = (path for path in self.folder.glob("*") if not path.name.startswith("."))
+        found = (path for path in self.folder.glob("*") if path.name.startswith(".") is unseen)
         return sorted(path for path in found if _is_ours(path)) if _is_ours(self.folder) else []
 
     def _claim(self) -> _Owned:
         with self._claiming:
             if self._own is None or not self._own.folder.is_dir():
                 self._make_folder()
-                note = {"run": self.location.name, "protocol": self.location.protocol}
-                _write_durably(self.folder / "run.json", json.dumps(note).encode())
                 self._own = _Owned.create(self.folder)
+                note = {"run": self.location.name, "protocol": self.location.protocol}
+                _write_durably(self.folder / "run.json", json.dumps(note).encode(), beside=self._own.folder)
             return self._own
 
 
@@ -305,10 +308,14 @@ class _Owned:
         """Make a folder that is locked before anyone can see it, or another process would take it for a dead one's."""
         name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         unseen = parent / f".{name}"
-        unseen.mkdir(mode=0o700)
-        lock = FileLock(unseen / "lock", mode=0o600, thread_local=False)
-        lock.acquire()
-        return cls(unseen.rename(parent / name), lock)
+        while True:
+            unseen.mkdir(mode=0o700, exist_ok=True)
+            lock = FileLock(unseen / "lock", mode=0o600, thread_local=False)
+            lock.acquire()
+            try:
+                return cls(unseen.rename(parent / name), lock)
+            except FileNotFoundError:  # before it was locked, `adopt` took it for a dead one's and removed it
+                lock.release()
 
     @classmethod
     def take(cls, folder: Path) -> _Owned | None:
@@ -379,9 +386,9 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    """Replace a small file: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+def _write_durably(path: Path, data: bytes, *, beside: Path | None = None) -> None:
+    """Replace a small file: temporary name (in the folder `beside`, or its own), fsync, rename, fsync of the folder."""
+    temporary = (beside or path.parent) / f"{path.name}.{secrets.token_hex(4)}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - from a descriptor, for the mode
         file.write(data)
