@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import random
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -18,7 +21,7 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.location import MANIFEST_KEY, Location
 from remote_ckpt.policy import Mode, is_better
-from remote_ckpt.retry import RetryPolicy, call
+from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.segments import Archive, frozen_manifest, segments_of
 from remote_ckpt.signing import UNSIGNED, Signer
 from remote_ckpt.spool import Terms
@@ -53,7 +56,13 @@ class Committer:
 
     A change is a pure function from manifest to manifest that does nothing to one that already has it. So every round
     begins by looking for our own write, and a lost answer or another writer's commit leads to the same next step:
-    read again. Threads: any, one commit at a time.
+    wait, and read again.
+
+    How long to wait is remembered from one commit to the next: doubled by each lost round, halved by each commit. A
+    writer that forgot it after a success would commit again at once, with a view that is up to date, and win against
+    those that wait until they give up (the capture effect of exponential backoff: Bharghavan et al., MACAW, 1994).
+
+    Threads: any, one commit at a time.
     """
 
     store: ObjectStore
@@ -61,6 +70,7 @@ class Committer:
     policy: RetryPolicy = ROUNDS
     signer: Signer = UNSIGNED
     _cached: tuple[Manifest, Version | Expect] | None = None
+    _wait: float = 0.0  # seconds; the bound of the next one
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -105,6 +115,7 @@ class Committer:
         name = candidate.series
         retention = terms.keep_best is not None or terms.keep_last is not None
         pruned: tuple[Checkpoint, ...] = ()
+        exists = functools.cache(self._exists)  # looking again in each round would only give others time to win it
 
         def add(manifest: Manifest) -> Manifest:
             nonlocal pruned
@@ -115,7 +126,7 @@ class Committer:
                 series = self._with_all_records(name, series)
             series = series.model_copy(update={"alias": terms.alias})
             series = self.judged(name, series, terms.monitor, terms.mode)
-            series, deleted = self.without_deleted(name, series, candidate)
+            series, deleted = self.without_deleted(name, series, candidate, exists)
             series, gone = series.with_checkpoint(candidate).pruned(terms.keep_best, terms.keep_last)
             pruned = (*deleted, *gone)
             return manifest.with_series(name, series)
@@ -150,7 +161,7 @@ class Committer:
 
         try:
             with self._lock:
-                return call(attempt, self.policy, retry_on=_worth_another_round)
+                return self._in_rounds(attempt)
         except PreconditionFailedError as exc:
             raise CommitConflictError(
                 f"Other writers changed {self.location.url(MANIFEST_KEY)} in every round for "
@@ -176,13 +187,18 @@ class Committer:
         return self._with_all_records(name, series).scored_by(monitor, mode)
 
     def without_deleted(
-        self, name: str, series: Series, candidate: Checkpoint | None = None
+        self,
+        name: str,
+        series: Series,
+        candidate: Checkpoint | None = None,
+        exists: Callable[[str], bool] | None = None,
     ) -> tuple[Series, tuple[Checkpoint, ...]]:
         """Return a series without a best that the user has deleted, and the records that went.
 
         Looks only where it matters: when the best would stand in `candidate`'s way, or under a fixed name.
         """
-        if series.alias and series.alias_seen and series.checkpoints and not self._exists(name):
+        exists = exists or self._exists
+        if series.alias and series.alias_seen and series.checkpoints and not exists(name):
             log.warning("%s was deleted: its checkpoints count for nothing now.", self.location.url(name))
             series = self._with_all_records(name, series)
             gone = series.checkpoints
@@ -191,7 +207,7 @@ class Committer:
         while (best := series.find("best")) is not None:
             if candidate is not None and is_better(candidate.score, best.score, series.mode):
                 break
-            if self._exists(best.key):
+            if exists(best.key):
                 break
             log.warning("%s was deleted: it is no longer the best.", best.url or self.location.url(best.key))
             series = self._with_all_records(name, series).without({best.id})
@@ -217,6 +233,24 @@ class Committer:
         self.signer.verify(data, self.location.url(MANIFEST_KEY))
         return Manifest.parse(data, self.location), version
 
+    def _in_rounds(self, attempt: Callable[[], Manifest]) -> Manifest:
+        """Call `attempt` until it wins, fails for good, or the time is up."""
+        until = time.monotonic() + self.policy.deadline
+        while True:
+            if self._wait:
+                self._cached = None  # the others did not wait
+                self.policy.sleep(random.uniform(0, self._wait))
+            try:
+                manifest = attempt()
+            except (PreconditionFailedError, OutcomeUnknownError) as exc:
+                self._wait = min(max(2 * self._wait, self.policy.first_wait), self.policy.longest_wait)
+                if time.monotonic() + self._wait >= until:
+                    raise
+                log.info("Another round within %.1f s: %s", self._wait, exc)
+            else:
+                self._wait = self._wait / 2 if self._wait > self.policy.first_wait else 0.0
+                return manifest
+
     def _changed(self, change: Callable[[Manifest], Manifest]) -> tuple[Manifest, Version | Expect, Manifest]:
         """Return the present manifest, its version, and the changed one."""
         cached, self._cached = self._cached, None  # whatever happens next, it must be read again
@@ -238,7 +272,3 @@ class Committer:
                 "Nothing was changed. Keep fewer checkpoints, or log less with each."
             )
         return data
-
-
-def _worth_another_round(error: BaseException) -> bool:
-    return isinstance(error, PreconditionFailedError | OutcomeUnknownError)
