@@ -219,10 +219,11 @@ class Committer:
         return self.archive.whole(name, series) if any(s.records for s in series.segments) else series
 
     def _exists(self, key: str) -> bool:
+        """Return whether an object is there. One wrong "not found" must not cost the best: a listing has to agree."""
         try:
             self.store.stat(key)
         except ObjectNotFoundError:
-            return False
+            return any(found.key == key for found in self.store.scan(key))
         return True
 
     def _read(self) -> tuple[Manifest, Version | Expect]:
