@@ -1,1 +1,1 @@
-"""What tests of object stores need: real servers that start without Docker, and the suite every store passes."""
+"""What tests of stores need: servers without Docker, stores that misbehave, an auditor, one suite for every store."""

@@ -1,0 +1,153 @@
+"""A store in this process's memory, with every guarantee there is: the plainest `ObjectStore`, and the fastest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError
+from remote_ckpt.stores import checksums
+from remote_ckpt.stores.base import (
+    Base,
+    Capabilities,
+    Digests,
+    Expect,
+    Journal,
+    Landing,
+    ObjectInfo,
+    ObjectStore,
+    Progress,
+    TransferReport,
+    Version,
+)
+from remote_ckpt.stores.sources import require_match
+
+
+class _Object(NamedTuple):
+    data: bytes
+    version: Version
+    modified: datetime
+
+
+class MemoryStore(ObjectStore):
+    """Objects in a dictionary. Threads: any; every verb is one step."""
+
+    def __init__(self, url: str = "memory-store://run"):
+        """Make an empty run; `url` is its name in messages."""
+        self.url = url
+        self._objects: dict[str, _Object] = {}
+        self._lock = threading.RLock()
+        self._count = 0
+
+    def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
+        """Return an object's bytes."""
+        found = self._get(key)
+        if len(found.data) > limit:
+            raise InvalidRequestError(f"{self.url}/{key} has {len(found.data)} bytes, and at most {limit} are read.")
+        return found.data, found.version
+
+    def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
+        """Replace an object if it is as expected."""
+        with self._lock:
+            present = self._objects.get(key)
+            as_expected = (
+                expect is Expect.ANYTHING
+                or (present is None and expect is Expect.ABSENT)
+                or (present is not None and present.version == expect)
+            )
+            if not as_expected:
+                raise PreconditionFailedError(f"Cannot write {self.url}/{key}: someone else has changed it.")
+            return self._put(key, bytes(data)).version
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Return an object's size, checksum and version."""
+        return _info(key, self._get(key))
+
+    def upload(
+        self,
+        key: str,
+        source: Path,
+        *,
+        digests: Digests,
+        journal: Journal,  # noqa: ARG002 - nothing is left to resume
+        report: TransferReport,
+        base: Base | None = None,  # noqa: ARG002 - nothing is copied
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Take in a local file, unless other bytes have the key."""
+        data = source.read_bytes()
+        require_match(source, digests, len(data), checksums.crc32c(data))
+        with self._lock:
+            present = self._objects.get(key)
+            if present is not None and present.data != data:
+                raise PreconditionFailedError(f"Cannot create {self.url}/{key}: other bytes have this name.")
+            found = present or self._put(key, data)
+        report.sent += len(data)
+        if progress is not None:
+            progress(len(data))
+        return _info(key, found)
+
+    def fetch(
+        self,
+        key: str,
+        target: Path,
+        *,
+        size: int,
+        progress: Progress | None = None,
+        landing: Landing | None = None,  # noqa: ARG002 - the whole file is written
+    ) -> None:
+        """Write an object to a local file."""
+        data = self._get(key).data
+        if len(data) != size:
+            raise PreconditionFailedError(f"Cannot fetch {self.url}/{key}: it has {len(data)} bytes instead of {size}.")
+        target.write_bytes(data)
+        if progress is not None:
+            progress(size)
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        """Copy an object."""
+        with self._lock:
+            return _info(target, self._put(target, self._get(source).data))
+
+    def delete(self, key: str) -> None:
+        """Forget an object."""
+        with self._lock:
+            self._objects.pop(key, None)
+
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield what is there at this moment."""
+        with self._lock:
+            found = list(self._objects.items())
+        return iter([_info(key, stored) for key, stored in found if key.startswith(prefix)])
+
+    def probe(self) -> Capabilities:
+        """It does all but copy ranges, as it sends nothing."""
+        return Capabilities(range_copy=False)
+
+    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:  # noqa: ARG002
+        """Nothing is ever unfinished."""
+        return []
+
+    def reconnect(self) -> None:
+        """Do nothing: there is no session."""
+
+    def _get(self, key: str) -> _Object:
+        with self._lock:
+            found = self._objects.get(key)
+        if found is None:
+            raise ObjectNotFoundError(f"{self.url}/{key} does not exist.")
+        return found
+
+    def _put(self, key: str, data: bytes) -> _Object:
+        self._count += 1
+        made = _Object(data, Version(f"{self._count}"), datetime.now(timezone.utc))
+        self._objects[key] = made
+        return made
+
+
+def _info(key: str, found: _Object) -> ObjectInfo:
+    crc = checksums.encode(checksums.crc32c(found.data))
+    return ObjectInfo(key, len(found.data), found.version, crc, found.modified)

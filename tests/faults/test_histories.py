@@ -1,0 +1,331 @@
+"""Every step of publishing, every fault, once, twice and until somebody mends it: what the bucket shows.
+
+A history is: three checkpoints are published, one call goes wrong (or all from there on), the process goes on or dies,
+and at last a new process without faults publishes what is left. An auditor looks at the bucket after every call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records import TEMPLATE, seal, terms
+
+from remote_ckpt.commit import Committer
+from remote_ckpt.errors import RemoteCkptError
+from remote_ckpt.location import Location
+from remote_ckpt.publish import Publisher
+from remote_ckpt.retry import RetryPolicy
+from remote_ckpt.run import Run
+from remote_ckpt.spool import Entry, Spool, Terms
+from remote_ckpt.stores import ObjectStore, TransferReport, open_store
+from remote_ckpt.stores.retrying import Retrying
+from remote_ckpt.testing.audit import Auditor
+from remote_ckpt.testing.faulty import (
+    DENIED,
+    EXPIRED,
+    UNAVAILABLE,
+    Call,
+    Fault,
+    FaultyStore,
+    Hang,
+    LoseAnswer,
+    Plan,
+    Slow,
+    Stale,
+    Truncate,
+    nothing_wrong,
+)
+from remote_ckpt.testing.memory import MemoryStore
+
+ROUNDS = int(os.environ.get("REMOTE_CKPT_LONG", "1"))
+QUICK = RetryPolicy(deadline=0.03, first_wait=0.001, longest_wait=0.002)
+FIXED = "best.weights.h5"
+NEVER = 10**9
+
+
+class DiedError(BaseException):
+    """The process ends here; nothing in it may catch this."""
+
+
+def die(call: Call, act: Callable[[], Any]) -> Any:
+    raise DiedError
+
+
+def do_and_die(call: Call, act: Callable[[], Any]) -> Any:
+    act()
+    raise DiedError
+
+
+FAULTS: dict[str, Fault] = {
+    "unavailable": UNAVAILABLE,
+    "answer lost": LoseAnswer(),
+    "denied": DENIED,
+    "expired": EXPIRED,
+    "hangs, not done": Hang(0.001),
+    "hangs, done": Hang(0.001, done=True),
+    "slow": Slow(0.001),
+    "truncated": Truncate(),
+    "stale": Stale(),
+    "dies before": die,
+    "dies after": do_and_die,
+}
+READS = ("read", "stat")
+ONLY = {"truncated": ("read",), "stale": READS}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How checkpoints are kept: what differs between histories' pipelines."""
+
+    name: str
+    rules: Terms
+    fixed: bool = False
+    scores: tuple[float, ...] = (0.5, 0.7, 0.3)
+
+    def seal(self, spool: Spool, number: int, score: float) -> Entry:
+        if not self.fixed:
+            return seal(spool, number, score, rules=self.rules)
+        key = f".remote_ckpt/best-{number}.weights.h5"
+        return seal(spool, number, score, rules=self.rules, series=FIXED, key=key)
+
+
+ALL = Way("all are kept", terms())
+FEW = Way("few are kept", terms(keep_best=1, keep_last=1))
+BEST = Way(
+    "one file, the best", terms(alias="best", keep_best=1, keep_last=1), fixed=True, scores=(0.5, 0.3, float("nan"))
+)
+WAYS = (ALL, FEW, BEST)
+
+
+@dataclass
+class History:
+    """One run in one store, from its first checkpoint to the last process's recovery."""
+
+    way: Way
+    real: ObjectStore
+    folder: Path
+    url: str = "memory-store://run"
+    store: FaultyStore = field(init=False)
+    auditor: Auditor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.location = Location.parse(self.url)
+        self.auditor = Auditor(self.real, self.location, keeps_all=self.way is ALL)
+        self.store = FaultyStore(self.real, watch=self.look)
+
+    def look(self, call: Call) -> None:
+        if call.verb in ("write", "upload", "copy", "delete"):
+            self.auditor.look()
+
+    def publisher(self) -> Publisher:
+        store = Retrying(self.store, QUICK)
+        return Publisher(store, self.location, Committer(store, self.location, policy=QUICK))
+
+    def play(self, plan: Plan) -> list[str]:
+        """Publish under faults, then without; return what the auditor saw."""
+        spool = Spool(self.location, self.folder)
+        entries = [self.way.seal(spool, number, score) for number, score in enumerate(self.way.scores)]
+        self.store.plan = plan
+        publisher = self.publisher()
+        try:
+            for entry in entries:
+                try:
+                    publisher.publish(entry, TransferReport())
+                except RemoteCkptError:
+                    continue  # it waits in the spool
+                self.auditor.confirm(entry.record)
+        except DiedError:
+            pass
+        spool._own.lock.release()  # as the kernel does when a process ends
+        self.store.plan = nothing_wrong
+        return self.recover(entries)
+
+    def recover(self, entries: list[Entry]) -> list[str]:
+        spool = Spool(self.location, self.folder)
+        publisher = self.publisher()
+        for entry in spool.adopt():
+            publisher.publish(entry, TransferReport())
+        spool.close()
+        for entry in entries:
+            self.auditor.confirm(entry.record)
+        self.auditor.look_at_rest()
+        if self.folder.exists() and any(self.folder.iterdir()):
+            self.auditor.violations.append(f"left in the spool: {list(self.folder.rglob('*'))}")
+        return self.auditor.violations
+
+
+def from_call(number: int, times: int, fault: Fault, name: str) -> Plan:
+    """The fault from the call of this number on, for so many calls of the same verb."""
+    state: dict[str, Any] = {"verb": None, "left": times}
+
+    def plan(call: Call) -> Fault | None:
+        if call.number == number:
+            state["verb"] = call.verb
+        if state["verb"] != call.verb or not state["left"]:
+            return None
+        state["left"] -= 1
+        return fault
+
+    return plan
+
+
+def storm(number: int, times: int) -> Plan:
+    """Nothing works from that call on, for so many calls."""
+    return lambda call: UNAVAILABLE if number <= call.number < number + times else None
+
+
+@pytest.fixture
+def fast() -> Iterator[Path]:
+    """A folder in memory where there is one: what is tested here is not the disk."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def steps(way: Way, folder: Path) -> list[Call]:
+    """The calls of a history without faults."""
+    history = History(way, MemoryStore(), folder)
+    assert history.play(nothing_wrong) == []
+    return [call for call in history.store.calls if call.verb != "fetch"]
+
+
+def plans(calls: list[Call]) -> Iterator[tuple[str, Callable[[], Plan]]]:
+    """All histories of a way: a name, and what makes the plan."""
+    for call, (name, fault), times in itertools.product(calls, FAULTS.items(), (1, 2, NEVER)):
+        if call.verb not in ONLY.get(name, (call.verb,)) or (name.startswith("dies") and times > 1):
+            continue
+        often = {1: "once", 2: "twice"}.get(times, "until mended")
+        yield (
+            f"{call.verb} {call.key!r} ({call.number}): {name}, {often}",
+            lambda c=call, f=fault, n=name, t=times: from_call(c.number, t, f, n),
+        )
+    for call, times in itertools.product(calls, (5, NEVER)):
+        yield f"storm of {times} from {call.number}", lambda c=call, t=times: storm(c.number, t)
+
+
+def report(capsys: pytest.CaptureFixture[str], name: str, looks: int, found: dict[str, list[str]], count: int) -> None:
+    with capsys.disabled():
+        total = sum(map(len, found.values()))
+        print(f"\n{name}: {count} histories, {looks} looks at the bucket, {total} violations")
+    assert not found, "\n".join(
+        f"{history}\n    " + "\n    ".join(seen[:3]) for history, seen in list(found.items())[:10]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_whatever_goes_wrong_at_any_step_the_bucket_holds_what_it_must(way: Way, fast: Path, capsys: Any) -> None:
+    """Nothing partial, never worse, nothing confirmed lost; and all arrives in the end."""
+    found: dict[str, list[str]] = {}
+    count = looks = 0
+    for number, (name, make) in enumerate(plans(steps(way, fast / "plain"))):
+        history = History(way, MemoryStore(), fast / str(number))
+        if seen := history.play(make()):
+            found[name] = seen
+        count, looks = count + 1, looks + history.auditor.looks
+    report(capsys, f"one fault, {way.name}", looks, found, count)
+
+
+@pytest.mark.slow
+def test_whatever_goes_wrong_again_and_again(fast: Path, capsys: Any) -> None:
+    """Each call may go wrong, in any way, by chance; two machines take turns on one run."""
+    found: dict[str, list[str]] = {}
+    looks = 0
+    count = 150 * ROUNDS
+    for seed in range(count):
+        chance = random.Random(seed)
+        way = chance.choice(WAYS)
+        real = MemoryStore()
+        rate = chance.choice([0.05, 0.2, 0.5])
+        auditor = Auditor(real, Location.parse("memory-store://run"), keeps_all=way is ALL)
+        machines = [History(way, real, fast / f"{seed}-{name}") for name in "ab"]
+        for machine in machines:
+            machine.auditor = auditor
+        play_by_chance(machines, chance, rate)
+        if auditor.violations:
+            found[f"seed {seed} ({way.name}, {rate})"] = auditor.violations
+        looks += auditor.looks
+    report(capsys, "faults by chance, two machines", looks, found, count)
+
+
+def play_by_chance(machines: list[History], chance: random.Random, rate: float) -> None:
+    """Machines publish in turns under faults; one that dies is restarted, and adopts; at last all goes well."""
+
+    def plan(call: Call) -> Fault | None:
+        return chance.choice(list(FAULTS.values())) if chance.random() < rate else None
+
+    number = itertools.count()
+    spools: list[Spool | None] = [None, None]
+    waiting: list[list[Entry]] = [[], []]
+    publishers: list[Publisher] = [machine.publisher() for machine in machines]
+    entries: list[Entry] = []
+    for machine in machines:
+        machine.store.plan = plan
+    for _ in range(8):
+        which = chance.randrange(2)
+        machine = machines[which]
+        spool = spools[which]
+        if spool is None:
+            spool = spools[which] = Spool(machine.location, machine.folder)
+            waiting[which], publishers[which] = spool.adopt(), machine.publisher()
+        score = chance.choice([chance.random(), chance.random(), float("nan"), float("inf")])
+        made = machine.way.seal(spool, next(number), score)
+        entries.append(made)
+        waiting[which].append(made)
+        try:
+            for entry in list(waiting[which]):
+                try:
+                    publishers[which].publish(entry, TransferReport())
+                except RemoteCkptError:
+                    continue
+                waiting[which].remove(entry)
+                machine.auditor.confirm(entry.record)
+        except DiedError:
+            for owned in (*spool._adopted, spool._own):
+                owned.lock.release()
+            spools[which] = None
+    for spool, machine in zip(spools, machines, strict=True):
+        for owned in (*spool._adopted, spool._own) if spool else ():
+            owned.lock.release()
+        machine.store.plan = nothing_wrong
+    for machine in machines:
+        machine.recover(entries if machine is machines[-1] else [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["seaweedfs", "fake_gcs"], indirect=True)
+def test_the_same_on_a_real_store(server: Any, prefix: str, fast: Path, capsys: Any) -> None:
+    """A sample of the histories above, with other requests behind each step."""
+    found: dict[str, list[str]] = {}
+    looks = 0
+    every = [(way, name, make) for way in (FEW, BEST) for name, make in plans(steps(way, fast / f"plain {way.name}"))]
+    chosen = random.Random(1).sample(every, min(len(every), 30 * ROUNDS))
+    for number, (way, name, make) in enumerate(chosen):
+        url = server.url(f"{prefix}/{number}")
+        real = open_store(Location.parse(url), dict(server.storage_options))
+        history = History(way, real, fast / str(number), url)
+        if seen := history.play(make()):
+            found[f"{way.name}: {name}"] = seen
+        looks += history.auditor.looks
+        real.close()
+    report(capsys, f"one fault, {server.name}", looks, found, len(chosen))
+
+
+def test_what_is_committed_can_be_pulled_by_a_user(fast: Path) -> None:
+    """The histories' records are ordinary ones: `Run` reads them."""
+    run = Run(str(fast / "run"))
+    history = History(FEW, run.store, fast / "spool", str(fast / "run"))
+    assert history.play(nothing_wrong) == []
+    assert run.best.score == min(FEW.scores)
+    assert run.best.series == TEMPLATE
+    assert all(verdict.problem is None for verdict in run.verify())
