@@ -8,7 +8,7 @@ import struct
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 import h5py
 
@@ -113,14 +113,14 @@ def _check_weights(archive: zipfile.ZipFile, file: IO[bytes], path: Path, limit:
     with archive.open(member) as unpacked:  # zipfile compares the local header with the directory here
         if member.compress_type == zipfile.ZIP_STORED:
             window = _Window(file, _start_of_data(file, member), member.file_size)
-            check_opened(lambda: h5py.File(window, "r"), name, member.file_size, limit)
+            check_opened(lambda: h5py.File(window, "r"), cast("IO[bytes]", window), name, member.file_size, limit)
             return
         with tempfile.TemporaryFile() as copy:
             remaining = member.file_size
             while remaining and (block := unpacked.read(min(_COPY, remaining))):
                 copy.write(block)
                 remaining -= len(block)
-            check_opened(lambda: h5py.File(copy, "r"), name, member.file_size, limit)
+            check_opened(lambda: h5py.File(copy, "r"), copy, name, member.file_size, limit)
 
 
 def _start_of_data(file: IO[bytes], member: zipfile.ZipInfo) -> int:
