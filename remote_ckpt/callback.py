@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import keras
 from keras.src.utils import io_utils  # prints around the progress bar as Keras itself does; no public name
 
 from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.errors import DrainError, LocationError, NoCheckpointError, RemoteCkptError, SaveFailedError
+from remote_ckpt.departure import Departure
+from remote_ckpt.errors import DrainError, LocationError, RemoteCkptError, SaveFailedError
 from remote_ckpt.location import Template
-from remote_ckpt.policy import Mode, infer_mode
+from remote_ckpt.monitoring import direction, judge
+from remote_ckpt.notices import Notice
+from remote_ckpt.preemption import PreemptionGuard
+from remote_ckpt.resume import resume as resume_from
+from remote_ckpt.riders import Riders
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores import Transfer
-from remote_ckpt.writer import OnError, SeriesOptions, Writer, scalar
+from remote_ckpt.writer import OnError, SeriesOptions, Writer
 
 log = logging.getLogger("remote_ckpt")
 
@@ -51,10 +55,12 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         resume: Literal["latest", "best"] | None = None,
         keep_best: int | None = None,
         keep_last: int | None = None,
+        riders: Iterable[Any] = (),
         on_error: OnError = "warn",
         spool_dir: str | os.PathLike[str] | None = None,
         spool_limit: int | None = None,
         transfer: Transfer | None = None,
+        preemption: PreemptionGuard | None = None,
         signing_key: bytes | str | None = None,
     ):
         """Make the callback; nothing is sent before training begins.
@@ -72,10 +78,14 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             resume: Before training, restore this checkpoint, optimizer and epoch included, if the run has one.
             keep_best: How many of the best to keep; None (with `keep_last` None) keeps everything, as Keras does.
             keep_last: How many of the latest to keep.
+            riders: Other callbacks, listed before this one, whose state travels along and is restored by `resume`;
+                see `riders`.
             on_error: `"warn"`: a failure is told and training goes on; `"raise"`: it ends training.
             spool_dir: Where checkpoints wait until they are uploaded.
             spool_limit: Bytes that they may take; 10 GiB, and never more than half the free disk.
             transfer: Tuning of uploads.
+            preemption: Listens for word that the machine will be taken away; then the latest is saved at the next
+                batch's end and training ends.
             signing_key: Signs the manifest, and refuses one that was not signed with it, see `signing`; by default
                 `REMOTE_CKPT_SIGNING_KEY`, if that is set.
 
@@ -113,6 +123,11 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self.mode = mode if mode in ("min", "max") else "auto"  # Keras up to 3.10 does not keep it
         self._threshold = initial_value_threshold
         self._resume = resume
+        self._riders = Riders(riders)
+        self._last_batch = 0
+        self._departure = Departure(preemption, self._save_before_leaving) if preemption else None
+        if preemption:  # only then: Keras evaluates without waiting for each batch where nobody looks at them
+            self.on_test_batch_end = self._look_within_validation
         self._keep = (keep_best, keep_last)
         self._on_error: OnError = on_error
         self._spool = (spool_dir, spool_limit)
@@ -127,6 +142,11 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
     @best.setter
     def best(self, value: float | None) -> None:
         self._threshold = value  # Keras's constructor, and users who carry a score over by hand
+
+    @property
+    def preempted(self) -> Notice | None:
+        """The notice that ended the last training, or None."""
+        return self._departure.notice if self._departure else None
 
     @property
     def stats(self) -> Stats:
@@ -146,39 +166,76 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     # Keras calls these, on the training thread.
 
+    def set_params(self, params: Any) -> None:
+        """Notice where the riders stand in the list of callbacks."""
+        super().set_params(params)
+        self._riders.note_order(params)
+
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Learn the best score so far, queue what an earlier process left, and resume if asked to."""
+        """Learn the best score so far, queue what an earlier process left, and resume if asked to.
+
+        Raises:
+            ValueError: A rider is not listed before this callback, or remembers what cannot travel.
+        """
         super().on_train_begin(logs)
+        self._riders.check(self.params)
         self._open_writer()
         if self._resume is not None:
             self._restore()
+        if self._departure:
+            self._departure.begin(self)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Remember the epoch for saves between batches."""
         super().on_epoch_begin(epoch, logs)
         self._current_epoch = epoch
+        self._forget_initial_epoch()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Save, when saving by batches, or when the machine is about to go."""
+        self._last_batch = batch
+        if not self._leave_after_batch(batch, logs or {}):
+            super().on_train_batch_end(batch, logs)
+
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Cut validation short where the machine is about to go."""
+        super().on_test_begin(logs)
+        if self._departure:
+            self._departure.test_began(self.model)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Save, when saving by epochs."""
+        """Save, when saving by epochs, or when the machine is about to go."""
+        if self._departure and self._departure.epoch_ended(self.model, logs or {}):
+            return
         if self.save_freq == "epoch":
             self._save_model(epoch=epoch, batch=None, logs=logs)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Wait until everything is in the bucket, and say how it went.
+        """Wait until everything is in the bucket, and say how it went. After a signal, the process may end here.
 
         Raises:
             DrainError, SaveFailedError: Something is not, and `on_error` is "raise".
         """
         super().on_train_end(logs)
-        writer = self._writer
-        if writer is None:
-            return
+        self._forget_initial_epoch()
         try:
-            writer.flush()
+            if self._writer is not None:
+                self._finish(self._writer)
+        finally:
+            if self._departure:
+                self._departure.end(self)
+
+    def _finish(self, writer: Writer) -> None:
+        seconds = self._departure.time_for_uploads if self._departure else None
+        try:
+            writer.flush(seconds)
         except (DrainError, SaveFailedError) as exc:
-            if self._on_error == "raise":
+            if self._on_error == "raise" and seconds is None:
                 raise
             log.warning("%s", exc)
+        else:
+            if seconds is not None:
+                log.warning("All that was saved is in %s.", self.run.url)
         if not writer.stats.pending:
             writer.close()  # a sweep of many fits must not leave two threads behind for each
         (io_utils.print_msg if self.verbose > 0 else log.info)(f"\n{self.run.url}: {writer.stats.summary()}")
@@ -189,45 +246,41 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         logs = dict(logs or {})
         location = self.run.location
         name = location.url(writer.template.format(epoch=epoch, batch=batch, logs=logs))
-        if self.save_best_only and not self._is_due(writer, epoch, logs, name):
+        message: str | None = f"Epoch {epoch + 1}: saving model to {name}"
+        due = True
+        if self.save_best_only:
+            due, message = judge(writer, self.monitor, epoch, logs, name)
+        self._say(message)
+        if not due:
             return
-        if not self.save_best_only:
-            self._say(f"Epoch {epoch + 1}: saving model to {name}")
         try:
-            writer.submit(self.model, epoch=epoch, batch=batch, logs=logs)
+            writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=self._riders.states())
         except (RemoteCkptError, OSError) as exc:
             if self._on_error == "raise":
                 raise
             log.warning("The model of epoch %d could not be saved. Training goes on. %s", epoch + 1, exc)
 
-    def _is_due(self, writer: Writer, epoch: int, logs: Mapping[str, Any], name: str) -> bool:
-        current = logs.get(self.monitor)
-        score = scalar(current)
-        if current is None:
-            known = ", ".join(sorted(logs)) or "none"
-            warnings.warn(
-                f"Can save best model only with {self.monitor} available. The metrics there are: {known}. "
-                "Saving every time.",
-                stacklevel=3,
-            )
-            return True
-        if score is None:
-            warnings.warn(
-                f"Can save best model only when `monitor` is a scalar value. Received: {current}. "
-                "Falling back to `save_best_only=False`.",
-                stacklevel=3,
-            )
-            return True
-        best = writer.best
-        shown = "None" if best is None else f"{best:.5f}"
-        if not writer.improves(score):
-            self._say(f"Epoch {epoch + 1}: {self.monitor} did not improve from {shown}")
-            return False
-        self._say(f"Epoch {epoch + 1}: {self.monitor} improved from {shown} to {score:.5f}, saving model to {name}")
-        return True
+    def _leave_after_batch(self, batch: int, logs: Mapping[str, Any]) -> bool:
+        leaving = self._departure
+        return leaving is not None and leaving.batch_ended(self.model, batch, (self.params or {}).get("steps"), logs)
 
-    def _say(self, message: str) -> None:
-        if self.verbose > 0:
+    def _look_within_validation(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        self._leave_after_batch(self._last_batch, {})
+
+    def _save_before_leaving(self, batch: int | None, logs: Mapping[str, Any]) -> None:
+        assert self._departure is not None
+        writer, epoch = self._open_writer(), self._current_epoch
+        place = f"epoch {epoch + 1}" + ("" if batch is None else f", batch {batch + 1}")
+        try:
+            riders = self._riders.states()
+            key = writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=riders, urgent=True)
+        except (RemoteCkptError, OSError) as exc:
+            log.warning("The model of %s could not be saved: %s", place, exc)
+        else:
+            self._departure.tell(f"{place} as {self.run.location.url(key)}", self._stats, writer.spool_folder)
+
+    def _say(self, message: str | None) -> None:
+        if message and self.verbose > 0:
             io_utils.print_msg(f"\n{message}")
 
     def _published(self, record: Checkpoint, _is_best: bool) -> None:
@@ -241,7 +294,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         keep_best, keep_last = self._keep
         options = SeriesOptions(
             monitor=self.monitor,
-            mode=self._direction(),
+            mode=direction(self.mode, self.monitor, self.model),
             save_best_only=self.save_best_only,
             keep_best=keep_best,
             keep_last=keep_last,
@@ -273,31 +326,21 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             )
         return self._writer
 
-    def _direction(self) -> Mode:
-        if self.mode == "min":
-            return "min"
-        if self.mode == "max":
-            return "max"
-        name = self.monitor.removeprefix("val_")
-        nested = [m for metric in getattr(self.model, "metrics", ()) for m in getattr(metric, "metrics", [metric])]
-        direction = next((getattr(m, "_direction", None) for m in nested if m.name == name), None)
-        return infer_mode(self.monitor, direction)
-
     def _restore(self) -> None:
         assert self._resume is not None
         try:
             self.flush()  # what an earlier process left in the spool may be newer than what is in the bucket
         except (DrainError, SaveFailedError) as exc:
             log.warning("Resuming from what is in the bucket. %s", exc)
-        try:
-            found = self.run.load(self.model, self._resume)
-        except NoCheckpointError:
-            log.info("%s holds nothing to resume from; training starts anew.", self.run.url)
-            return
+        found = resume_from(self.run, self.model, self._resume, self._riders, (self.params or {}).get("epochs"))
         self.resumed_from = found
-        # As Keras's BackupAndRestore does; a checkpoint made inside an epoch repeats that epoch.
-        self.model._initial_epoch = found.epoch + (1 if found.batch is None else 0)
-        self._say(f"Resuming after epoch {found.epoch + 1} from {found.url}")
+        if found:
+            self._say(f"Resuming after epoch {found.epoch + 1} from {found.url}")
+
+    def _forget_initial_epoch(self) -> None:
+        """See to it that the next `fit` of this model begins where it says, once this one has begun."""
+        if self.resumed_from is not None:
+            self.model._initial_epoch = None
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

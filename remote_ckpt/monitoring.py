@@ -1,0 +1,55 @@
+"""What Keras's callback decides and says about the monitored metric."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from remote_ckpt.policy import Mode, infer_mode
+from remote_ckpt.writer import Writer, scalar
+
+
+def direction(mode: str, monitor: str, model: Any) -> Mode:
+    """Return which direction is better: `mode` if it says so, else what the compiled metric or its name says."""
+    if mode == "min":
+        return "min"
+    if mode == "max":
+        return "max"
+    name = monitor.removeprefix("val_")
+    nested = [m for metric in getattr(model, "metrics", ()) for m in getattr(metric, "metrics", [metric])]
+    own = next((getattr(m, "_direction", None) for m in nested if m.name == name), None)
+    return infer_mode(monitor, own)
+
+
+def judge(writer: Writer, monitor: str, epoch: int, logs: Mapping[str, Any], name: str) -> tuple[bool, str | None]:
+    """Return whether the model is to be saved when only the best is, and what Keras prints about it.
+
+    Args:
+        writer: Knows the score to beat.
+        monitor: The metric.
+        epoch: 0-based.
+        logs: The metrics there are. Without a number for `monitor` it is saved with a warning, as Keras does.
+        name: Where it would be saved, for people.
+    """
+    current = logs.get(monitor)
+    score = scalar(current)
+    if current is None:
+        known = ", ".join(sorted(logs)) or "none"
+        warnings.warn(
+            f"Can save best model only with {monitor} available. The metrics there are: {known}. Saving every time.",
+            stacklevel=4,
+        )
+        return True, None
+    if score is None:
+        warnings.warn(
+            f"Can save best model only when `monitor` is a scalar value. Received: {current}. "
+            "Falling back to `save_best_only=False`.",
+            stacklevel=4,
+        )
+        return True, None
+    best = writer.best
+    shown = "None" if best is None else f"{best:.5f}"
+    if not writer.improves(score):
+        return False, f"Epoch {epoch + 1}: {monitor} did not improve from {shown}"
+    return True, f"Epoch {epoch + 1}: {monitor} improved from {shown} to {score:.5f}, saving model to {name}"
