@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 Job = Callable[[], Awaitable[None]]
 
+_PAYS = 1.1  # how much faster a wider window must be
+_GROWS = 1.5
+
 
 class Window:
-    """How many jobs may be under way: fewer after the service says "slow down", slowly more again afterwards."""
+    """How many jobs may be under way: more while that makes them faster together, fewer when the service says so."""
 
-    def __init__(self, width: int) -> None:
-        """Start, and never exceed, `width` jobs."""
+    def __init__(self, width: int, widest: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with `width` jobs, and never exceed `widest` (by default as many as at first)."""
         self._most = width
+        self._widest = max(width, widest or 0)
         self._width = float(width)
+        self._clock = clock
+        self._before = (width, 0.0)  # the last width that paid, and its bytes per second
+        self._done, self._moved, self._since = 0, 0, clock()
 
     @property
     def width(self) -> int:
@@ -22,12 +30,29 @@ class Window:
         return max(1, int(self._width))
 
     def throttled(self) -> None:
-        """Halve the limit: the service asked for it."""
+        """Halve the limit, and seek no further: the service asked for it."""
         self._width = max(1.0, self._width / 2)
+        self._widest = self._most
 
-    def succeeded(self) -> None:
-        """Widen by one job for each full window that succeeded."""
+    def succeeded(self, size: int = 0) -> None:
+        """Take note of a job that moved `size` bytes: narrowed, the window widens by one job for each full window.
+
+        After each window's worth of jobs it also widens for good, as long as the bytes per second have grown with it.
+        """
         self._width = min(float(self._most), self._width + 1 / self._width)
+        self._done, self._moved = self._done + 1, self._moved + size
+        if self._most < self._widest and self._done >= self._most:
+            self._seek(self._moved / max(1e-9, self._clock() - self._since))
+            self._done, self._moved, self._since = 0, 0, self._clock()
+
+    def _seek(self, rate: float) -> None:
+        width, best = self._before
+        if rate > best * _PAYS:
+            self._before = (self._most, rate)
+            self._most = min(self._widest, int(self._most * _GROWS) + 1)
+        else:
+            self._most = self._widest = width
+        self._width = float(self._most)
 
 
 async def slide(jobs: Iterable[Job], window: Window) -> None:
