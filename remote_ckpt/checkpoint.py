@@ -7,13 +7,14 @@ stay inside the run, and what we do not know is kept as it is when the manifest 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     FailFast,
     Field,
@@ -29,6 +30,7 @@ from remote_ckpt.policy import Mode, best_of, retained
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20  # 10,000 records with 20 logs each are 12 MB
+MAX_BLOCKS = 8192  # of 8 MiB: 64 GiB, which take 128 KiB in the manifest
 
 Which = str | int
 """`"best"`, `"latest"`, an epoch (0-based int), or a checkpoint's id."""
@@ -75,6 +77,8 @@ class Checkpoint(_Record):
         score: The monitored value; None if it was not logged. NaN and infinities are kept.
         logs: All scalar logs of that moment.
         created: When it was captured, by the writer's clock, UTC; later than every earlier one the writer knew of.
+        uploaded: When its object was complete and verified in the store, by the clock of whoever uploaded it; the
+            commit follows. None where an earlier version of this package did.
         writer: Host and process that made it.
         riders: State of other callbacks, by name, as `plain.encode` writes it. Only the best and the latest of a series
             keep theirs.
@@ -93,6 +97,7 @@ class Checkpoint(_Record):
     score: float | None = None
     logs: dict[Name, float | None] = Field(default_factory=dict, max_length=10_000)
     created: AwareDatetime
+    uploaded: AwareDatetime | None = None
     writer: Name = ""
     riders: Riders = Field(default_factory=dict)
 
@@ -128,6 +133,33 @@ class Segment(_Record):
     last: AwareDatetime
 
 
+class Blocks(_Record):
+    """What the object of a checkpoint holds, block by block, so that the next one need not send it again.
+
+    Whoever reads it believes nothing: an object made with its help is compared with its own digest.
+
+    Attributes:
+        id: The checkpoint's.
+        digests: Sixteen hexadecimal digits for each block, as `Digests.blocks` has them, in one string.
+    """
+
+    id: Id
+    digests: str = Field(pattern=r"^([0-9a-f]{16})*$", max_length=16 * MAX_BLOCKS)
+
+    @property
+    def each(self) -> tuple[str, ...]:
+        """The blocks' digests, one by one."""
+        return tuple(self.digests[at : at + 16] for at in range(0, len(self.digests), 16))
+
+
+def _blocks_or_none(value: Any) -> Any:
+    """Let go of what is not to be understood: it would only have saved time."""
+    try:
+        return Blocks.model_validate(value)
+    except ValidationError:
+        return None
+
+
 class Series(_Record):
     """The checkpoints made by one filename template.
 
@@ -144,6 +176,7 @@ class Series(_Record):
         checkpoints: Records at hand, in the order of their commits; best and latest are always among them.
         history: One entry for each commit, the latest of all commits.
         segments: What came before, oldest first.
+        base: What the checkpoint committed last holds, for the delta of the next one.
     """
 
     monitor: Name
@@ -155,6 +188,7 @@ class Series(_Record):
     checkpoints: Annotated[tuple[Checkpoint, ...], FailFast()] = ()
     history: Annotated[tuple[Entry, ...], FailFast()] = ()
     segments: tuple[Segment, ...] = ()
+    base: Annotated[Blocks | None, BeforeValidator(_blocks_or_none)] = None
 
     @model_validator(mode="after")
     def _names_what_it_holds(self) -> Series:
@@ -200,6 +234,13 @@ class Series(_Record):
         entry = Entry(id=candidate.id, epoch=candidate.epoch, score=candidate.score, created=candidate.created)
         grown = self.model_copy(update={"history": (*self.history, entry)})
         return grown._with_records((*self.checkpoints, candidate))
+
+    def with_base(self, checkpoint_id: str, blocks: Sequence[str]) -> Series:
+        """Return the series that remembers what a checkpoint holds, as long as it holds the checkpoint."""
+        held = any(record.id == checkpoint_id for record in self.checkpoints)
+        if not held or not 0 < len(blocks) <= MAX_BLOCKS:
+            return self
+        return self.model_copy(update={"base": Blocks(id=checkpoint_id, digests="".join(blocks))})
 
     def pruned(self, keep_best: int | None, keep_last: int | None) -> tuple[Series, tuple[Checkpoint, ...]]:
         """Return the series after retention, and the records that fell out of it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
 from remote_ckpt.commit import Commit, Committer
@@ -18,7 +19,7 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import HIDDEN, Location, Template
 from remote_ckpt.progress import Meter
 from remote_ckpt.spool import Entry
-from remote_ckpt.stores.base import Base, ObjectStore, Progress, TransferReport
+from remote_ckpt.stores.base import Base, Digests, ObjectStore, Progress, TransferReport
 
 log = logging.getLogger("remote_ckpt")
 
@@ -39,7 +40,6 @@ class Publisher:
     store: ObjectStore
     location: Location
     committer: Committer
-    _previous: dict[str, Base] = field(default_factory=dict)
     _checked: bool = False
 
     def publish(self, entry: Entry, report: TransferReport, progress: Progress | None = None) -> Commit:
@@ -63,11 +63,10 @@ class Publisher:
         record = entry.record
         if not (_tried_before(entry) and self.committer.knows(record)):
             record = self._upload(entry, report, progress)
-        commit = self.committer.commit(record, entry.terms)
+        commit = self.committer.commit(record, entry.terms, entry.blocks)
         if commit.series.alias:
             self._show(commit.series, record.series)
         self._delete(commit.pruned, commit.manifest)
-        self._previous[record.series] = Base(record.key, entry.digests)
         entry.drop()
         return commit
 
@@ -85,7 +84,7 @@ class Publisher:
         another writer's, whose retention will delete them; so a first attempt looks before it begins.
         """
         record = entry.record
-        tried_before = _tried_before(entry)
+        tried_before, base = _tried_before(entry), self._base(entry)
         for attempt in range(_NAMES):
             key = record.key
             if attempt:
@@ -102,14 +101,30 @@ class Publisher:
                     digests=entry.digests,
                     journal=entry.journal,
                     report=report,
-                    base=self._previous.get(record.series),
+                    base=base,
                     progress=Meter(f"Uploading {self.location.url(key)}", record.size, progress),
                 )
             except PreconditionFailedError:
                 log.info("%s is taken; choosing another name.", self.location.url(key))
                 continue
-            return record.model_copy(update={"key": key, "url": self.location.url(key)})
+            known = {"key": key, "url": self.location.url(key), "uploaded": datetime.now(timezone.utc)}
+            return record.model_copy(update=known)
         raise LocationError(f"{self.location.url(record.key)} and {_NAMES - 1} names like it are taken.")
+
+    def _base(self, entry: Entry) -> Base | None:
+        """Return the object that has most of the new one's bytes: all of them, or the series' last one."""
+        digests = entry.digests
+        series = self.committer.recall().of(entry.record.series)
+        if series is None:
+            return None
+        for record in reversed(series.checkpoints):
+            if (record.size, record.sha256) == (digests.size, digests.sha256):
+                return Base(record.key, digests)
+        blocks = series.base
+        last = next((record for record in series.checkpoints if blocks and record.id == blocks.id), None)
+        if blocks is None or last is None:
+            return None
+        return Base(last.key, Digests(last.size, last.sha256, last.crc32c, blocks.each))
 
     def _is_free(self, key: str) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime, timezone
 
 import pytest
 from records import TEMPLATE, seal, terms
@@ -147,3 +148,12 @@ def test_prune_and_sweep_delete_only_what_no_manifest_names(run, publisher, spoo
         "w-03.weights.h5",
     }
     assert run.series[TEMPLATE].knows("id1")
+
+
+def test_a_record_tells_when_its_object_was_complete(run, publisher, spool):
+    """After the capture, before the commit; and it stays when the manifest is read again."""
+    begun = datetime.now(timezone.utc)
+    commit = publish(publisher, seal(spool, 1))
+    uploaded = run.best.uploaded
+    assert begun <= uploaded <= datetime.now(timezone.utc)
+    assert commit.series.find("best").uploaded == uploaded
