@@ -50,6 +50,7 @@ _SPARE_SUFFIX = ".weights.h5"
 _SPARE = f"spare{_SPARE_SUFFIX}"
 """To write over pages that the kernel has takes half the time of having it find new ones (299 MB: 31 ms, 60 ms)."""
 
+_AGAIN = 100  # folders that vanish while they are made do so by chance
 _FULL = (28, 122)  # ENOSPC, EDQUOT: the same numbers on every Linux; names are missing on some systems
 
 
@@ -240,7 +241,7 @@ class Spool:
         A process that lives keeps what it has: its lock cannot be taken. Files that were never sealed are removed.
         """
         for folder in self._owners(unseen=True):  # their owners died while making them
-            if (unborn := _Owned.take(folder)) is not None:
+            if not _is_being_made(folder) and (unborn := _Owned.take(folder)) is not None:
                 unborn.leave()
         entries: list[Entry] = []
         for folder in self._owners():
@@ -283,17 +284,27 @@ class Spool:
 
     def _owners(self, *, unseen: bool = False) -> list[Path]:
         """Return what this user's processes made here; in a local run that others write to, theirs may be here too."""
-        found = (path for path in self.folder.glob("*") if path.name.startswith(".") is unseen)
+        try:
+            found = [path for path in self.folder.glob("*") if path.name.startswith(".") is unseen]
+        except FileNotFoundError:  # the last one out has just removed it
+            return []
         return sorted(path for path in found if _is_ours(path)) if _is_ours(self.folder) else []
 
     def _claim(self) -> _Owned:
         with self._claiming:
             if self._own is None or not self._own.folder.is_dir():
-                self._make_folder()
-                self._own = _Owned.create(self.folder)
+                self._own = self._make_own()
                 note = {"run": self.location.name, "protocol": self.location.protocol}
                 _write_durably(self.folder / "run.json", json.dumps(note).encode(), beside=self._own.folder)
             return self._own
+
+    def _make_own(self) -> _Owned:
+        for _ in range(_AGAIN):
+            with contextlib.suppress(FileNotFoundError):  # the last one out has just removed it
+                self._make_folder()
+                return _Owned.create(self.folder)
+        self._make_folder()
+        return _Owned.create(self.folder)
 
 
 @dataclass(frozen=True)
@@ -308,14 +319,10 @@ class _Owned:
         """Make a folder that is locked before anyone can see it, or another process would take it for a dead one's."""
         name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         unseen = parent / f".{name}"
-        while True:
-            unseen.mkdir(mode=0o700, exist_ok=True)
-            lock = FileLock(unseen / "lock", mode=0o600, thread_local=False)
-            lock.acquire()
-            try:
-                return cls(unseen.rename(parent / name), lock)
-            except FileNotFoundError:  # before it was locked, `adopt` took it for a dead one's and removed it
-                lock.release()
+        unseen.mkdir(mode=0o700)
+        lock = FileLock(unseen / "lock", mode=0o600, thread_local=False)
+        lock.acquire()
+        return cls(unseen.rename(parent / name), lock)
 
     @classmethod
     def take(cls, folder: Path) -> _Owned | None:
@@ -364,6 +371,20 @@ def _default_folder(location: Location) -> Path:
     if location.protocol == "file":
         return Path(location.root) / HIDDEN / "spool"
     return Path(platformdirs.user_cache_dir("remote_ckpt")) / "spool"
+
+
+def _is_being_made(folder: Path) -> bool:
+    """Return whether the process that makes a folder, and has not locked it yet, may still live."""
+    host, _, process = folder.name[1:].rpartition("-")[0].rpartition("-")
+    if host != socket.gethostname()[:40] or not process.isdecimal():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it lives, and is somebody else's
+        pass
+    return True
 
 
 def _is_ours(folder: Path) -> bool:

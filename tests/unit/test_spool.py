@@ -1,8 +1,12 @@
 """Sealed checkpoints on the local disk."""
 
+import os
+import socket
 import stat
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,37 @@ def test_what_a_dead_process_sealed_is_adopted_in_order(tmp_path):
         entry.drop()
     spool.close()
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_processes_come_and_go_without_getting_into_each_others_way(tmp_path):
+    """One that looks for dead ones' folders takes none that is just being made, nor stumbles over one that goes."""
+    ended = time.monotonic() + 2.0
+
+    def adopt(_):
+        while time.monotonic() < ended:
+            assert Spool(RUN, tmp_path).adopt() == []
+
+    def come_and_go(_):
+        while time.monotonic() < ended:
+            spool = Spool(RUN, tmp_path)
+            seal(spool).drop()
+            spool.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(work, None) for work in (adopt, come_and_go, adopt, come_and_go)]
+    for one in done:
+        one.result()
+
+
+def test_a_folder_that_a_dead_process_was_making_is_removed(tmp_path):
+    """One of a process that lives is not: it is about to lock it."""
+    spool = Spool(RUN, tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    for pid in (process.pid, os.getpid()):
+        (spool.folder / f".{socket.gethostname()[:40]}-{pid}-00000000").mkdir(parents=True, mode=0o700)
+    spool.adopt()
+    assert [path.name.split("-")[-2] for path in spool.folder.glob(".*")] == [str(os.getpid())]
 
 
 def test_what_a_living_process_has_stays_its_own(tmp_path):
