@@ -20,11 +20,15 @@ _HOP = {"transfer-encoding", "content-length", "connection", "keep-alive"}
 
 @dataclass(frozen=True)
 class Seen:
-    """A request: `path` with its query; `number` counts from 1 those with this method and path."""
+    """A request: `path` with its query; `number` counts from 1 those with this method and path.
+
+    `copied` names the object that S3 is asked to copy from; it is empty for other requests.
+    """
 
     method: str
     path: str
     number: int
+    copied: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class FaultyProxy:
         """Serve one request."""
         path = request.raw_path
         number = 1 + sum(1 for seen in self.seen if (seen.method, seen.path) == (request.method, path))
-        seen = Seen(request.method, path, number)
+        seen = Seen(request.method, path, number, request.headers.get("x-amz-copy-source", ""))
         self.seen.append(seen)
         data = await request.read()
         if self.before is not None:

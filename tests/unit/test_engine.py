@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,14 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_ckpt.errors import TransientError
-from remote_ckpt.stores import BLOCK, MIB, Transfer
+from remote_ckpt.stores import BLOCK, MIB, Transfer, Version
 from remote_ckpt.stores.checksums import combine, crc32c
 from remote_ckpt.stores.engine import bridge
 from remote_ckpt.stores.engine.disk import Disk, write_range
 from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import MOST_PARTS, make_plan
+from remote_ckpt.stores.engine.plan import MOST_PARTS, Plan, plan_upload, with_lengths
 from remote_ckpt.stores.engine.watch import watch
 from remote_ckpt.stores.engine.window import Window, slide
+from remote_ckpt.stores.s3.delta import SMALLEST, Source, plan_delta
 
 
 @given(st.binary(max_size=3000), st.binary(max_size=3000))
@@ -39,31 +42,98 @@ def test_the_crc_of_two_strings_gives_the_crc_of_both(first: bytes, second: byte
     size=st.integers(1, 5 * 10**12),
     part=st.none() | st.integers(1, 64 * MIB),
     concurrency=st.none() | st.integers(1, 64),
-    aligned=st.booleans(),
 )
-def test_a_plan_keeps_every_limit(size: int, part: int | None, concurrency: int | None, aligned: bool) -> None:
-    """The number of parts, the smallest part, and the memory."""
-    transfer = Transfer(part_size=part, concurrency=concurrency)
-    plan = make_plan(size, transfer, smallest=5 * MIB, aligned=aligned)
-    count = -(-size // plan.part_size)
-    assert 1 <= count <= MOST_PARTS
-    assert plan.part_size >= 5 * MIB
-    assert plan.width == 1 or plan.width * plan.part_size <= transfer.memory
+def test_a_plan_keeps_every_limit(size: int, part: int | None, concurrency: int | None) -> None:
+    """The number of parts, the smallest part, and the window."""
+    plan = plan_upload(size, Transfer(part_size=part, concurrency=concurrency), smallest=5 * MIB)
+    assert 1 <= len(plan.parts) <= MOST_PARTS
+    assert min((part.size for part in plan.parts[:-1]), default=5 * MIB) >= 5 * MIB
+    assert 1 <= plan.width <= plan.widest <= (concurrency or 64)
+
+
+def test_the_memory_bound_limits_the_window() -> None:
+    """Whatever else was wished for."""
+    assert plan_upload(1 << 30, Transfer(memory=8 * MIB, concurrency=50), smallest=5 * MIB).widest == 4
+    assert plan_upload(1 << 30, Transfer(memory=1), smallest=5 * MIB).width == 1
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK, BLOCK + 1, 300_000_000])
 def test_the_ranges_of_a_plan_cover_the_file_once(size: int) -> None:
     """In order, without a gap."""
-    ranges = list(make_plan(size, Transfer(), smallest=5 * MIB))
-    assert [part.number for part in ranges] == list(range(1, len(ranges) + 1))
-    assert sum(part.size for part in ranges) == size
-    assert all(left.end == right.start for left, right in itertools.pairwise(ranges))
+    assert_covers(plan_upload(size, Transfer(), smallest=5 * MIB), size)
 
 
-def test_the_window_is_full_until_the_end() -> None:
+def assert_covers(plan: Plan, size: int) -> None:
+    parts = plan.parts
+    assert [part.number for part in parts] == list(range(1, len(parts) + 1))
+    assert (parts[0].start, parts[-1].end) == (0, size) if size else not parts
+    assert all(left.end == right.start for left, right in itertools.pairwise(parts))
+
+
+@pytest.mark.parametrize("size", [100_000_000, 256 * MIB, 300_000_000, 1 << 30])
+def test_the_window_is_full_until_the_end(size: int) -> None:
     """300 MB are not cut into two full rounds and a nearly empty one."""
-    plan = make_plan(300_000_000, Transfer(), smallest=5 * MIB)
-    assert len(list(plan)) % plan.width in (0, plan.width - 1)
+    plan = plan_upload(size, Transfer(), smallest=5 * MIB)
+    assert len(plan.parts) % plan.width in (0, plan.width - 1)
+
+
+def test_a_plan_survives_its_journal() -> None:
+    """And what is not a plan for this file is no plan."""
+    plan = plan_upload(300_000_000, Transfer(), smallest=5 * MIB)
+    noted = json.loads(json.dumps(plan.lengths))
+    assert with_lengths(noted, plan.size, smallest=5 * MIB) == plan.parts
+    for wrong in (None, 7, [7], [[1, "x"]], [[2, 5]], [[-1, 5], [1, plan.size + 5]], [[10**9, 1]], [[1, float("inf")]]):
+        assert with_lengths(wrong, plan.size, smallest=5 * MIB) is None
+    assert with_lengths([[1, 5], [1, plan.size - 5]], plan.size, smallest=5 * MIB) is None
+
+
+def source(size: int, changed: set[int]) -> Source:
+    blocks = -(-size // BLOCK)
+    return Source("base.h5", Version("1"), size, frozenset(set(range(blocks)) - changed))
+
+
+@given(
+    size=st.integers(1, 120 * BLOCK), changed=st.sets(st.integers(0, 119)), part=st.none() | st.integers(1, 64 * MIB)
+)
+def test_a_delta_copies_every_unchanged_block_and_sends_every_other(
+    size: int, changed: set[int], part: int | None
+) -> None:
+    """In parts that S3 takes."""
+    base = source(size, changed)
+    plan = plan_delta(size, base, Transfer(part_size=part), uneven=True)
+    assert_covers(plan, size)
+    assert min((part.size for part in plan.parts[:-1]), default=SMALLEST) >= SMALLEST
+    unchanged = sum(min(BLOCK, size - block * BLOCK) for block in base.unchanged)
+    assert sum(part.size for part in plan.parts if base.holds(part)) == unchanged
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 50, 10**9])
+def test_even_a_delta_of_five_terabytes_has_few_enough_parts(every: int) -> None:
+    """However its changes are scattered; S3 takes 10,000 parts."""
+    size = 5 * 10**12
+    plan = plan_delta(size, source(size, set(range(0, size // BLOCK, every))), Transfer(), uneven=True)
+    assert_covers(plan, size)
+    assert len(plan.parts) <= MOST_PARTS
+    assert min(part.size for part in plan.parts[:-1]) >= SMALLEST
+    assert max(part.size for part in plan.parts) <= 5 << 30
+
+
+def test_a_delta_is_few_large_copies_and_many_small_parts() -> None:
+    """95 % of 1 GiB frozen: connections share what is sent, and requests are few."""
+    size = 1 << 30
+    base = source(size, set(range(122, 128)))
+    plan = plan_delta(size, base, Transfer(), uneven=True)
+    sent = [part.size for part in plan.parts if not base.holds(part)]
+    assert sum(sent) == 6 * BLOCK
+    assert max(sent) < 6 * MIB
+    assert len(plan.parts) - len(sent) <= 16
+
+
+def test_a_service_that_wants_parts_of_one_size_gets_them() -> None:
+    """One block each."""
+    size = 10 * BLOCK + 5
+    plan = plan_delta(size, source(size, {3}), Transfer(), uneven=False)
+    assert {part.size for part in plan.parts[:-1]} == {BLOCK}
 
 
 def test_no_more_jobs_run_than_the_window_allows() -> None:
@@ -116,6 +186,43 @@ def test_a_window_narrows_when_told_and_widens_slowly() -> None:
     for _ in range(10):
         window.throttled()
     assert window.width == 1
+
+
+def rounds(window: Window, clock: list[float], speed: Callable[[int], float], count: int) -> None:
+    """Let `count` windows' worth of jobs of one byte succeed, at the speed (bytes per second) of each width."""
+    for _ in range(count):
+        width = window.width
+        for _ in range(width):
+            clock[0] += 1 / speed(width)
+            window.succeeded(1)
+
+
+def test_a_window_grows_while_it_pays() -> None:
+    """Slow connections on a wide link: each one more is as fast as the others."""
+    clock = [0.0]
+    window = Window(16, 64, lambda: clock[0])
+    rounds(window, clock, lambda width: 8.0 * width, 8)
+    assert window.width == 64
+
+
+def test_a_window_does_not_grow_where_the_link_is_full() -> None:
+    """It goes back to the width that was as fast with fewer connections."""
+    clock = [0.0]
+    window = Window(16, 64, lambda: clock[0])
+    rounds(window, clock, lambda width: 8.0 * min(width, 20), 12)
+    assert window.width == 25
+    clock, window = [0.0], Window(16, 64, lambda: clock[0])
+    rounds(window, clock, lambda _: 8.0, 12)
+    assert window.width == 16
+
+
+def test_a_window_that_was_told_to_slow_down_seeks_no_further() -> None:
+    """It comes back to where it was, and stays."""
+    clock = [0.0]
+    window = Window(16, 64, lambda: clock[0])
+    window.throttled()
+    rounds(window, clock, lambda width: 8.0 * width, 60)
+    assert window.width == 16
 
 
 def test_an_interrupted_wait_cancels_the_work() -> None:

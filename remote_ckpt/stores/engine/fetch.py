@@ -62,7 +62,7 @@ class Download:
         plan = plan_download(missing, self.transfer)
         window = Window(plan.width)
         try:
-            await slide((partial(self._fetch, part, fd, get, url, window) for part in plan.ranges), window)
+            await slide((partial(self._fetch, part, fd, get, url, window) for part in plan.parts), window)
         finally:
             os.close(fd)
 

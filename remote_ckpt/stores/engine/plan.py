@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 from remote_ckpt.spans import Span
-from remote_ckpt.stores.base import BLOCK, MIB, Transfer
+from remote_ckpt.stores.base import MIB, Transfer
 
 MOST_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-_WIDTH = 16
-_WIDE = 24  # for what fits into memory as a whole: all of it under way at once
-_USUAL = 6 * MIB  # times the width: three quarters of the default memory, because allocators keep some for themselves
-_GRAIN = 64 * 1024
+_UPLOADS = 32  # parts under way at first
+_MOST_UPLOADS = 64  # as many as the connection pools have room for
+_USUAL = 6 * MIB  # bytes of one: what arrived is kept after a crash, what was half there is not
 _DOWNLOADS = 32  # ranges under way
 _LONG = 4 * MIB  # bytes of one
-_HELD = 2 * MIB  # bytes of one in memory: what is being written, and what the connection has read meanwhile
+_HELD = 2 * MIB  # bytes of one in memory: what is being read or written, and what the connection holds meanwhile
+_GRAIN = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,86 @@ class Range:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a transfer of `size` bytes is cut: parts of `part_size`, at most `width` under way."""
+    """How a transfer is cut.
 
-    size: int
-    part_size: int
+    Attributes:
+        parts: In order.
+        width: How many are under way at once, at first.
+        widest: How many may be, where more turn out to be faster.
+    """
+
+    parts: tuple[Range, ...]
     width: int
+    widest: int
 
-    def __iter__(self) -> Iterator[Range]:
-        for number, start in enumerate(range(0, self.size, self.part_size), 1):
-            yield Range(number, start, min(start + self.part_size, self.size))
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def lengths(self) -> list[list[int]]:
+        """What `with_lengths` makes the same parts of: how many parts of which size follow each other."""
+        return [[len(list(alike)), size] for size, alike in groupby(part.size for part in self.parts)]
 
 
-@dataclass(frozen=True)
-class DownloadPlan:
-    """How what is missing of an object is cut: in order, at most `width` ranges under way."""
+def in_a_row(sizes: Iterable[int]) -> tuple[Range, ...]:
+    """Return parts of these sizes, one behind the other."""
+    parts, start = list[Range](), 0
+    for number, size in enumerate(sizes, 1):
+        parts.append(Range(number, start, start + size))
+        start += size
+    return tuple(parts)
 
-    ranges: list[Range]
-    width: int
+
+def evenly(size: int, part_size: int) -> tuple[Range, ...]:
+    """Return parts of one size; the last may be shorter."""
+    return in_a_row(min(part_size, size - start) for start in range(0, size, part_size))
 
 
-def plan_download(missing: Sequence[Span], transfer: Transfer) -> DownloadPlan:
+def with_lengths(lengths: Any, size: int, *, smallest: int) -> tuple[Range, ...] | None:
+    """Return the parts that a plan's `lengths` tell of; None if they are not a plan for `size` bytes that S3 takes."""
+    try:
+        pairs = [(int(count), int(length)) for count, length in lengths]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    fits = all(count > 0 and length > 0 for count, length in pairs) and sum(count for count, _ in pairs) <= MOST_PARTS
+    if not fits or sum(count * length for count, length in pairs) != size:
+        return None
+    parts = in_a_row(length for count, length in pairs for _ in range(count))
+    return parts if all(part.size >= smallest for part in parts[:-1]) else None
+
+
+def widths(transfer: Transfer) -> tuple[int, int]:
+    """Return how many parts of an upload may be under way, at first and at most: the memory bound wins."""
+    bound = max(1, transfer.memory // _HELD)
+    if transfer.concurrency is not None:
+        return (min(transfer.concurrency, bound),) * 2
+    return min(_UPLOADS, bound), min(_MOST_UPLOADS, bound)
+
+
+def plan_upload(size: int, transfer: Transfer, *, smallest: int) -> Plan:
+    """Cut an upload so that many connections share it until its end.
+
+    One connection to an object store is slow and many are fast, so even a small object is cut; and the parts fill the
+    window some whole number of times, because a last round of few parts leaves most connections idle. A part is read
+    while it is sent: however long it is, it holds about `_HELD` bytes.
+
+    Args:
+        size: Bytes.
+        transfer: What the user wants.
+        smallest: Bytes of the smallest part allowed (S3: 5 MiB).
+    """
+    width, widest = widths(transfer)
+    even = _round_up(_divide_up(size, width * _divide_up(size, width * _USUAL)), _GRAIN)
+    part = max(transfer.part_size or even, smallest, _round_up(_divide_up(size, MOST_PARTS), MIB))
+    if transfer.concurrency is None:
+        count = _divide_up(size, part)
+        width = _divide_up(count, _divide_up(count, width))
+    return Plan(evenly(size, part), width, widest)
+
+
+def plan_download(missing: Sequence[Span], transfer: Transfer) -> Plan:
     """Cut what is missing so that many connections share it, and its beginning is complete early.
 
     A range is written as it arrives, so that however long it is it holds about `_HELD` bytes: the memory bound limits
@@ -64,31 +126,8 @@ def plan_download(missing: Sequence[Span], transfer: Transfer) -> DownloadPlan:
     size = sum(end - start for start, end in missing)
     part = transfer.part_size or max(MIB, _round_up(_divide_up(size, width * _divide_up(size, width * _LONG)), _GRAIN))
     pieces = ((at, min(at + part, end)) for start, end in missing for at in range(start, end, part))
-    ranges = [Range(number, *piece) for number, piece in enumerate(pieces, 1)]
-    return DownloadPlan(ranges, max(1, min(width, transfer.memory // _HELD)))
-
-
-def make_plan(size: int, transfer: Transfer, *, smallest: int, aligned: bool = False) -> Plan:
-    """Cut a transfer so that the window is full until the end, and its parts fit the memory bound.
-
-    One connection to an object store is slow and many are fast, so even a small object is cut; and the number of parts
-    is a multiple of the window, because a last round of few parts leaves most connections idle.
-
-    Args:
-        size: Bytes.
-        transfer: What the user wants; the memory bound wins over the concurrency.
-        smallest: Bytes of the smallest part allowed (S3: 5 MiB).
-        aligned: Whether parts should begin where the blocks of `Digests` begin, so that unchanged ones can be found.
-    """
-    width = transfer.concurrency or (_WIDE if size <= transfer.memory else _WIDTH)
-    if transfer.part_size is not None:
-        part = transfer.part_size
-    elif aligned:
-        part = BLOCK
-    else:
-        part = _round_up(_divide_up(size, width * _divide_up(size, width * _USUAL)), _GRAIN)
-    part = max(part, smallest, _round_up(_divide_up(size, MOST_PARTS), MIB))
-    return Plan(size, part, max(1, min(width, transfer.memory // part)))
+    width = max(1, min(width, transfer.memory // _HELD))
+    return Plan(tuple(Range(number, *piece) for number, piece in enumerate(pieces, 1)), width, width)
 
 
 def _divide_up(number: int, by: int) -> int:

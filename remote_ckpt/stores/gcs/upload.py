@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from remote_ckpt.stores.base import MIB, Expect, MemoryJournal, ObjectInfo
 from remote_ckpt.stores.checksums import combine, encode
 from remote_ckpt.stores.engine.body import InFile
 from remote_ckpt.stores.engine.job import Job
-from remote_ckpt.stores.engine.plan import Plan, Range, make_plan
+from remote_ckpt.stores.engine.plan import Plan, Range, evenly, plan_upload
 from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.gcs import components, objects
 from remote_ckpt.stores.gcs.session import GcsSession
@@ -102,9 +102,9 @@ class _Composition:
         """Send the components, compose them, and remove them."""
         job = self._job
         plan = await self._begin()
-        job.window = Window(plan.width)
+        job.window = Window(plan.width, plan.widest)
         try:
-            await slide((partial(self._part, part) for part in plan), job.window)
+            await slide((partial(self._part, part) for part in plan.parts), job.window)
             require_match(job.source, job.digests, plan.size, self._crc32c(plan))
             info = await self._compose(plan)
         except BaseException as exc:
@@ -117,7 +117,7 @@ class _Composition:
     async def _begin(self) -> Plan:
         """Go on with the components that the journal names, or choose a new folder and note it."""
         job = self._job
-        plan = make_plan(job.digests.size, job.transfer, smallest=_SMALLEST)
+        plan = plan_upload(job.digests.size, job.transfer, smallest=_SMALLEST)
         identity: dict[str, Any] = {
             "bucket": self._session.bucket,
             "key": self._session.prefix + job.key,
@@ -131,8 +131,8 @@ class _Composition:
             self._id = earlier
             found = await job.retry(lambda: components.listed(self._session, components.folder_of(earlier)))
             self._present = {info.key: info for info in found}
-            return Plan(plan.size, part_size, max(1, min(plan.width, job.transfer.memory // part_size)))
-        await self._note({**identity, "components": self._id, "part_size": plan.part_size})
+            return replace(plan, parts=evenly(job.digests.size, part_size))
+        await self._note({**identity, "components": self._id, "part_size": plan.parts[0].size})
         return plan
 
     async def _part(self, part: Range) -> None:
@@ -148,12 +148,12 @@ class _Composition:
             if info.crc32c not in (None, encode(crc)):
                 raise TransientError(f"Part {part.number} of {job.url} arrived damaged.")
         self._parts[part.number], self._crcs[part.number] = info, crc
-        job.window.succeeded()
+        job.window.succeeded(part.size)
         job.tell(part.size)
 
     async def _compose(self, plan: Plan) -> ObjectInfo:
         job = self._job
-        parts = [self._parts[part.number] for part in plan]
+        parts = [self._parts[part.number] for part in plan.parts]
         sources = await job.retry(lambda: components.reduce(self._session, self._id, parts))
         try:
             info = await job.retry(lambda: objects.compose(self._session, job.key, sources, Expect.ABSENT))
@@ -163,7 +163,7 @@ class _Composition:
 
     def _crc32c(self, plan: Plan) -> int:
         total = 0
-        for part in plan:
+        for part in plan.parts:
             total = combine(total, self._crcs[part.number], part.size)
         return total
 

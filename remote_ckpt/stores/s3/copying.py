@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from remote_ckpt.errors import InvalidRequestError
 from remote_ckpt.stores.base import MIB, ObjectInfo
-from remote_ckpt.stores.engine.plan import Plan, Range
+from remote_ckpt.stores.engine.plan import Range, evenly
 from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.s3 import objects, uploads
 from remote_ckpt.stores.s3.session import S3Session
@@ -27,12 +28,12 @@ async def copy(
         "CopySource": {"Bucket": session.bucket, "Key": session.prefix + source},
         "CopySourceIfMatch": str(info.version),
     }
-    if info.size <= at_once or not await _in_parts(session, target, Plan(info.size, part, _WIDTH), origin):
+    if info.size <= at_once or not await _in_parts(session, target, evenly(info.size, part), origin):
         await session.call("copy_object", "copy to", target, **origin)
     return await objects.head(session, target)
 
 
-async def _in_parts(session: S3Session, target: str, plan: Plan, origin: dict[str, Any]) -> bool:
+async def _in_parts(session: S3Session, target: str, parts: Sequence[Range], origin: dict[str, Any]) -> bool:
     """Copy range by range; return False if the server cannot."""
     upload_id = await uploads.begin(session, target)
     etags: dict[int, str] = {}
@@ -43,8 +44,8 @@ async def _in_parts(session: S3Session, target: str, plan: Plan, origin: dict[st
         etags[part.number] = str(answer["CopyPartResult"]["ETag"])
 
     try:
-        await slide((partial(one, part) for part in plan), Window(plan.width))
-        ordered = [etags[part.number] for part in plan]
+        await slide((partial(one, part) for part in parts), Window(_WIDTH))
+        ordered = [etags[part.number] for part in parts]
         await uploads.complete(session, target, upload_id, ordered, crc=None, create_only=False)
     except BaseException as exc:
         await asyncio.shield(uploads.abort(session, target, upload_id))

@@ -61,6 +61,11 @@ def code_of(error: BaseException | None) -> str:
     return str(response.get("Error", {}).get("Code", "")) if response else ""
 
 
+def is_damage(error: BaseException) -> bool:
+    """Return whether the service says that bytes or checksums do not fit."""
+    return code_of(error) in _DAMAGED
+
+
 def translate(error: Exception, method: str, doing: str, url: str) -> StoreError:
     """Return our error for one that s3fs raised from `method`, botocore's name of the call."""
     head = f"Cannot {doing} {url}: "

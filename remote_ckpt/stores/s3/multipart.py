@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,34 +14,45 @@ from remote_ckpt.errors import (
     InvalidRequestError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    StoreError,
     TransientError,
 )
-from remote_ckpt.stores.base import MIB, MemoryJournal, ObjectInfo
+from remote_ckpt.stores.base import MemoryJournal, ObjectInfo
 from remote_ckpt.stores.checksums import combine
 from remote_ckpt.stores.engine.body import PartBody
-from remote_ckpt.stores.engine.plan import Plan, Range, make_plan
+from remote_ckpt.stores.engine.plan import Plan, Range, plan_upload, with_lengths
 from remote_ckpt.stores.engine.window import Window, slide
-from remote_ckpt.stores.s3 import delta, presence, uploads
-from remote_ckpt.stores.s3.errors import code_of
+from remote_ckpt.stores.s3 import presence, uploads
+from remote_ckpt.stores.s3.delta import COPIES, SMALLEST, Source, plan_delta
+from remote_ckpt.stores.s3.errors import code_of, is_damage
 from remote_ckpt.stores.s3.job import S3Job
 from remote_ckpt.stores.sources import require_match
 
-_SMALLEST = 5 * MIB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _GOODBYE = 20.0  # seconds
+
+
+class CopiedInVainError(Exception):
+    """The object could not be made of copies and sent parts; of sent parts alone it may be. Nothing is left of it."""
 
 
 class Multipart:
     """One multipart upload. The journal names it before its first part is sent, so that a later process finds it."""
 
-    def __init__(self, job: S3Job) -> None:
-        """Prepare; nothing is sent yet."""
+    def __init__(self, job: S3Job, source: Source | None) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            job: The upload.
+            source: Whose ranges may be copied instead of being sent.
+        """
         self._job = job
         self._session = job.session
+        self._source = source
         self._id = ""
         self._listed: dict[int, dict[str, Any]] = {}
-        self._source: delta.Source | None = None
         self._etags: dict[int, str] = {}
         self._crcs: dict[int, int] = {}
+        self._copied_any = False
         self._proven = True
 
     async def run(self) -> ObjectInfo:
@@ -48,43 +60,48 @@ class Multipart:
 
         After an error that a later call can do something about, the parts stay, and the journal names them. After any
         other the upload is aborted.
+
+        Raises:
+            CopiedInVainError: Begin again, without a source.
         """
         job = self._job
         plan = await self._begin()
-        job.window = Window(plan.width)
         try:
-            await slide((partial(self._part, part) for part in self._in_order(plan)), job.window)
+            await self._bring(plan)
             require_match(job.source, job.digests, plan.size, self._crc32c(plan))
             present = await self._complete(plan)
         except BaseException as exc:
             if self._is_final(exc):
                 await asyncio.shield(self._give_up())
             raise
-        return present or await presence.verify(job, proven=self._proven)
+        return present or await self._verified()
 
     async def _begin(self) -> Plan:
         """Go on with the upload that the journal names, or begin one and note it."""
-        job = self._job
-        self._source = await delta.find_source(self._session, job.base, job.digests)
-        plan = make_plan(job.digests.size, job.transfer, smallest=_SMALLEST, aligned=self._source is not None)
+        job, size = self._job, self._job.digests.size
+        if self._source is None:
+            plan = plan_upload(size, job.transfer, smallest=SMALLEST)
+        else:
+            plan = plan_delta(size, self._source, job.transfer, uneven=self._session.uneven_parts)
         identity = {
             "bucket": self._session.bucket,
             "key": self._session.prefix + job.key,
-            "size": job.digests.size,
+            "size": size,
             "crc32c": job.digests.crc32c,
         }
         notes = await job.disk.do(job.journal.load)
-        if all(notes.get(name) == value for name, value in identity.items()) and await self._resume(notes):
-            part_size = int(notes["part_size"])
-            return Plan(plan.size, part_size, max(1, min(plan.width, job.transfer.memory // part_size)))
+        if all(notes.get(name) == value for name, value in identity.items()):
+            parts = with_lengths(notes.get("parts"), size, smallest=SMALLEST)
+            if parts is not None and await self._resume(notes):
+                return replace(plan, parts=parts)
         self._id = await job.retry(lambda: uploads.begin(self._session, job.key))
-        await self._note({**identity, "upload_id": self._id, "part_size": plan.part_size})
+        await self._note({**identity, "upload_id": self._id, "parts": plan.lengths})
         return plan
 
     async def _resume(self, notes: dict[str, Any]) -> bool:
         """Find the parts of an earlier attempt; return False if the service has forgotten them."""
-        upload_id, part_size = notes.get("upload_id"), notes.get("part_size")
-        if not isinstance(upload_id, str) or not isinstance(part_size, int) or part_size < _SMALLEST:
+        upload_id = notes.get("upload_id")
+        if not isinstance(upload_id, str):
             return False
         try:
             self._listed = await self._job.retry(lambda: uploads.parts_of(self._session, self._job.key, upload_id))
@@ -93,10 +110,13 @@ class Multipart:
         self._id = upload_id
         return True
 
-    def _in_order(self, plan: Plan) -> list[Range]:
-        """Return the parts to send first: while they are under way, the service copies the others."""
-        source = self._source
-        return sorted(plan, key=source.holds) if source is not None else list(plan)
+    async def _bring(self, plan: Plan) -> None:
+        """Send what must be sent, and have the service copy the rest meanwhile."""
+        window = self._job.window = Window(plan.width, plan.widest)
+        held = self._source.holds if self._source is not None else lambda _: False
+        sent = [partial(self._part, part) for part in plan.parts if not held(part)]
+        copied = [partial(self._part, part) for part in plan.parts if held(part)]
+        await slide([partial(slide, sent, window), partial(slide, copied, Window(COPIES))], Window(2))
 
     async def _part(self, part: Range) -> None:
         """Bring one part there: it is there already, or is copied inside the store, or sent."""
@@ -105,10 +125,10 @@ class Multipart:
         etag = await self._found(part, body, crc) or await self._copied(part, body, crc)
         if etag is None:
             etag = await job.retry(lambda: self._sent(part, body, crc))
+            job.window.succeeded(part.size)
         else:
             job.report.reused += part.size
         self._crcs[part.number], self._etags[part.number] = crc, etag
-        job.window.succeeded()
         job.tell(part.size)
 
     async def _found(self, part: Range, body: PartBody, crc: int) -> str | None:
@@ -121,13 +141,7 @@ class Multipart:
         source, job = self._source, self._job
         if source is None or not source.holds(part):
             return None
-        arguments = {
-            "UploadId": self._id,
-            "PartNumber": part.number,
-            "CopySource": {"Bucket": self._session.bucket, "Key": self._session.prefix + source.key},
-            "CopySourceRange": f"bytes={part.start}-{part.end - 1}",
-            "CopySourceIfMatch": str(source.version),
-        }
+        arguments = {"UploadId": self._id, "PartNumber": part.number, **source.request(self._session, part)}
         try:
             answer = await job.retry(
                 lambda: self._session.call("upload_part_copy", "copy a part to", job.key, **arguments)
@@ -138,7 +152,10 @@ class Multipart:
             self._source = None  # the base is gone or changed, or this server cannot copy ranges: send the rest
             return None
         result = answer.get("CopyPartResult", {})
-        return str(result["ETag"]) if await job.agrees(result, body, crc) else None
+        if not await job.agrees(result, body, crc):
+            return None
+        self._copied_any = True
+        return str(result["ETag"])
 
     async def _sent(self, part: Range, body: PartBody, crc: int) -> str:
         job = self._job
@@ -152,21 +169,44 @@ class Multipart:
     async def _complete(self, plan: Plan) -> ObjectInfo | None:
         """Make the object of its parts; return it if an earlier request turns out to have done so."""
         job = self._job
-        etags = [self._etags[part.number] for part in plan]
-        crc = job.digests.crc32c
+        etags = [self._etags[part.number] for part in plan.parts]
+
+        async def once() -> None:
+            try:
+                await uploads.complete(
+                    self._session, job.key, self._id, etags, crc=job.digests.crc32c, create_only=True
+                )
+            except (InvalidRequestError, TransientError) as exc:
+                self._suspect_copies(exc)
+                raise
+
         try:
-            await job.retry(
-                lambda: uploads.complete(self._session, job.key, self._id, etags, crc=crc, create_only=True)
-            )
+            await job.retry(once)
         except (PreconditionFailedError, ObjectNotFoundError) as exc:
             present = await presence.resolve(job, exc)
             await self._give_up()  # where it was refused, the parts are still there
             return present
         return None
 
+    async def _verified(self) -> ObjectInfo:
+        try:
+            return await presence.verify(self._job, proven=self._proven)
+        except presence.DamagedError as exc:
+            self._suspect_copies(exc)
+            raise
+
+    def _suspect_copies(self, error: StoreError) -> None:
+        """Tell a refusal for which the copies may be to blame: they were of other bytes, or of unwelcome sizes."""
+        if not self._copied_any:
+            return
+        if isinstance(error, InvalidRequestError):
+            self._session.uneven_parts = False
+        if isinstance(error, (InvalidRequestError, presence.DamagedError)) or is_damage(error):
+            raise CopiedInVainError(str(error)) from error
+
     def _crc32c(self, plan: Plan) -> int:
         total = 0
-        for part in plan:
+        for part in plan.parts:
             total = combine(total, self._crcs[part.number], part.size)
         return total
 

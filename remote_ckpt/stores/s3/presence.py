@@ -16,6 +16,10 @@ from remote_ckpt.stores.s3 import objects
 from remote_ckpt.stores.s3.job import S3Job
 
 
+class DamagedError(TransientError):
+    """The finished object differed from the file, and was deleted."""
+
+
 async def look(job: S3Job) -> ObjectInfo | None:
     """Return what has the key now, if anything; None also where it is not allowed to look."""
     try:
@@ -61,7 +65,7 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
             object's crc32c has it read back.
 
     Raises:
-        TransientError: It is damaged, and was deleted.
+        DamagedError: It differed, and was deleted.
     """
     info = await job.retry(lambda: objects.head(job.session, job.key))
     if info.size == job.digests.size:
@@ -73,7 +77,7 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
         if await job.retry(lambda: objects.whole_crc32c(job.session, info)) == job.digests.crc32c:
             return info
     await job.retry(lambda: job.session.call("delete_object", "delete", job.key))
-    raise TransientError(f"{job.url} arrived damaged and was deleted.")
+    raise DamagedError(f"{job.url} arrived damaged and was deleted.")
 
 
 async def _crc32c(job: S3Job, info: ObjectInfo) -> str:

@@ -37,6 +37,7 @@ class S3Session:
         bucket: The bucket's name, or an access point.
         prefix: The run's prefix with a slash at its end, or empty.
         crc32c: Whether the service knows crc32c, as far as is known; `objects.send` finds out.
+        uneven_parts: Whether an object's parts may differ in size, as far as is known.
         whole_crc32c: Whether what it calls the whole object's crc32c is that (moto's is not, for several parts).
     """
 
@@ -48,6 +49,7 @@ class S3Session:
         path = self._fs._strip_protocol(location.root)
         self.bucket, key, _ = self._fs.split_path(path)
         self.crc32c = True
+        self.uneven_parts = True
         self.whole_crc32c = True
         self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 from remote_ckpt.errors import PreconditionFailedError
 from remote_ckpt.stores.base import MIB, ObjectInfo
 from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.s3 import presence
+from remote_ckpt.stores.s3.delta import find_source
 from remote_ckpt.stores.s3.job import S3Job
-from remote_ckpt.stores.s3.multipart import Multipart
+from remote_ckpt.stores.s3.multipart import CopiedInVainError, Multipart
 from remote_ckpt.stores.sources import require_match
 
+log = logging.getLogger("remote_ckpt")
+
 _SINGLE = 8 * MIB  # up to here one request is quicker
+_TRIFLE = MIB  # up to here sending it is quicker than having it copied
 
 
 async def upload(job: S3Job, *, look_first: bool) -> ObjectInfo:
@@ -21,12 +27,27 @@ async def upload(job: S3Job, *, look_first: bool) -> ObjectInfo:
         look_first: Whether to look for the key before a single request. Parts are never sent without looking: to
             learn that the name is taken would cost gigabytes.
     """
-    single = job.digests.size <= _SINGLE
+    single = job.digests.size <= (_TRIFLE if _is_known(job) else _SINGLE)
     if look_first or not single:
         present = await presence.look(job)
         if present is not None:
             return await presence.accept(job, present)
-    return await (_put(job) if single else Multipart(job).run())
+    return await (_put(job) if single else _in_parts(job))
+
+
+def _is_known(job: S3Job) -> bool:
+    base = job.base
+    return base is not None and (base.digests.size, base.digests.sha256) == (job.digests.size, job.digests.sha256)
+
+
+async def _in_parts(job: S3Job) -> ObjectInfo:
+    """Copy what the base holds and send the rest; where that leads to another object, send everything."""
+    source = await find_source(job.session, job.base, job.digests)
+    try:
+        return await Multipart(job, source).run()
+    except CopiedInVainError as exc:
+        log.info("Sending all of %s: with copies of an earlier object it failed. %s", job.url, exc)
+        return await Multipart(job, None).run()
 
 
 async def _put(job: S3Job) -> ObjectInfo:
