@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from remote_ckpt.checkpoint import Checkpoint
     from remote_ckpt.preemption import PreemptionGuard
     from remote_ckpt.run import Run, load_best, load_latest
+    from remote_ckpt.runs import FoundRun, find_runs
     from remote_ckpt.stores import Transfer
 
 _LAZY = {
     "Checkpoint": "checkpoint",
+    "FoundRun": "runs",
     "PreemptionGuard": "preemption",
     "RemoteModelCheckpoint": "callback",
     "Run": "run",
     "Transfer": "stores",
+    "find_runs": "runs",
     "load_best": "run",
     "load_latest": "run",
 }
@@ -39,6 +42,7 @@ __all__ = [
     "Checkpoint",
     "CorruptCheckpointError",
     "DrainError",
+    "FoundRun",
     "ManifestError",
     "NoCheckpointError",
     "PreemptionGuard",
@@ -48,6 +52,7 @@ __all__ = [
     "SignatureError",
     "StoreError",
     "Transfer",
+    "find_runs",
     "load_best",
     "load_latest",
 ]

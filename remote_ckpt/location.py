@@ -66,6 +66,11 @@ class Location:
         """Return the same run with the filename template `template` (relative to the run)."""
         return replace(self, template=template)
 
+    def below(self, folder: str) -> Location:
+        """Return the run in a folder (`a/b`) below this one; whatever its name, it has no template."""
+        run, root = (f"{prefix.rstrip('/')}/{folder}" for prefix in (self.run, self.root))
+        return replace(self, run=run, root=root, template=None)
+
     def url(self, key: str) -> str:
         """Return the full URL (or path) of `key`, as the user would write it, without a password."""
         return redact(f"{self.run.rstrip('/')}/{key}")

@@ -56,7 +56,7 @@ class Run:
 
     def __init__(
         self,
-        url: str | os.PathLike[str],
+        url: str | os.PathLike[str] | Location,
         *,
         storage_options: dict[str, Any] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -79,7 +79,7 @@ class Run:
             LocationError: The URL cannot be used.
             SignatureError: The signing key is empty.
         """
-        self.location = Location.parse(url)
+        self.location = url if isinstance(url, Location) else Location.parse(url)
         self.transfer = transfer or Transfer()
         self.signer = Signer.of(signing_key)
         self._cache = Cache(cache_dir)

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NewType, Protocol
 
+from remote_ckpt.errors import InvalidRequestError
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.spans import Span
 
@@ -26,6 +27,9 @@ Progress = Callable[[int], None]
 
 MIB = 1 << 20
 BLOCK = 8 * MIB
+
+MOST_LISTED = 1_000_000
+"""Objects that `ObjectStore.find` looks at; S3 lists them in a thousand requests."""
 
 
 class Expect(enum.Enum):
@@ -295,6 +299,21 @@ class ObjectStore(ABC):
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key starts with `prefix`, in any order, never from a cache."""
+
+    def find(self, name: str, *, most: int = MOST_LISTED) -> list[str]:
+        """Return the keys whose last part is `name`, in their order; not those in folders that begin with a dot.
+
+        Raises:
+            InvalidRequestError: There are more than `most` objects to look at.
+        """
+        keys = []
+        for count, found in enumerate(self.scan()):
+            if count >= most:
+                raise InvalidRequestError(f"There are more than {most:,} objects in {self.url}. Name a deeper folder.")
+            *folders, last = found.key.split("/")
+            if last == name and not any(folder.startswith(".") for folder in folders):
+                keys.append(found.key)
+        return sorted(keys)
 
     @abstractmethod
     def probe(self) -> Capabilities:

@@ -13,6 +13,7 @@ from remote_ckpt import retry
 from remote_ckpt.errors import CredentialsExpiredError, StoreError, TransientError
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.stores.base import (
+    MOST_LISTED,
     Base,
     Capabilities,
     Digests,
@@ -104,6 +105,10 @@ class Retrying(ObjectStore):
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `ObjectStore.scan`; the listing is complete before its first object is yielded."""
         return iter(self._call(lambda: list(self._store.scan(prefix))))
+
+    def find(self, name: str, *, most: int = MOST_LISTED) -> list[str]:
+        """See `ObjectStore.find`; only what is found is kept in memory."""
+        return self._call(lambda: self._store.find(name, most=most))
 
     def probe(self) -> Capabilities:
         """See `ObjectStore.probe`."""

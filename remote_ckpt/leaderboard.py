@@ -1,0 +1,72 @@
+"""Which run is ahead: pure functions over the runs found below a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from remote_ckpt.checkpoint import Checkpoint, Series
+from remote_ckpt.policy import Mode, best_first
+from remote_ckpt.runs import FoundRun
+
+Judge = tuple[str, Mode]
+"""A metric and its direction."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one run stands by one metric.
+
+    Attributes:
+        name: The run's folder below the prefix.
+        url: The run's URL, without a password.
+        best: The best checkpoint of all series that are judged by this metric.
+        latest: When the last of them was captured.
+        count: How many they are.
+    """
+
+    name: str
+    url: str
+    best: Checkpoint
+    latest: datetime
+    count: int
+
+    @property
+    def id(self) -> str:
+        """The best checkpoint's."""
+        return self.best.id
+
+    @property
+    def score(self) -> float | None:
+        """The best checkpoint's."""
+        return self.best.score
+
+
+def leaderboard(runs: Iterable[FoundRun]) -> dict[Judge, list[Standing]]:
+    """Return the standings of runs by each metric that they are judged by, the best run first.
+
+    A run whose series are judged by several metrics stands under each of them; one without checkpoints nowhere.
+    Metrics that more runs are judged by come first.
+    """
+    groups: dict[Judge, list[Standing]] = {}
+    for found in runs:
+        for judge, standing in _standings(found).items():
+            groups.setdefault(judge, []).append(standing)
+    ordered = sorted(groups, key=lambda judge: (-len(groups[judge]), judge))
+    return {judge: best_first(groups[judge], judge[1]) for judge in ordered}
+
+
+def _standings(found: FoundRun) -> dict[Judge, Standing]:
+    judged: dict[Judge, list[Series]] = {}
+    for series in found.manifest.series.values():
+        if series.find("best") and series.find("latest"):
+            judged.setdefault((series.monitor, series.mode), []).append(series)
+    return {judge: _standing(found, judge[1], together) for judge, together in judged.items()}
+
+
+def _standing(found: FoundRun, mode: Mode, together: list[Series]) -> Standing:
+    bests = [best for series in together if (best := series.find("best"))]
+    latest = [last.created for series in together if (last := series.find("latest"))]
+    count = sum(len(one.checkpoints) + sum(segment.records for segment in one.segments) for one in together)
+    return Standing(found.name, found.run.url, best_first(bests, mode)[0], max(latest), count)

@@ -1,0 +1,114 @@
+"""All runs below a prefix, found by their manifests."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Manifest
+from remote_ckpt.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    LocationError,
+    ManifestError,
+    NoCredentialsError,
+    ObjectNotFoundError,
+)
+from remote_ckpt.location import MANIFEST_KEY, Location
+from remote_ckpt.run import PATIENCE, Run
+from remote_ckpt.signing import Signer
+from remote_ckpt.stores import ObjectStore, open_store
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_TOGETHER = 8  # manifests read at once: as many are in memory
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run below a prefix.
+
+    Attributes:
+        name: The run's folder relative to the prefix; empty for a run at the prefix itself.
+        run: The run, to read more of it; nothing has been sent by it yet.
+        manifest: What it holds; of a long run the recent past, with the best and the latest. Empty with a problem.
+        problem: Why its manifest could not be read, or None.
+    """
+
+    name: str
+    run: Run
+    manifest: Manifest
+    problem: str | None = None
+
+
+def find_runs(
+    prefix: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None, **options: Any
+) -> Iterator[FoundRun]:
+    """Yield every run at or below a prefix, in the order of their names.
+
+    Lists all objects there, then reads each `manifest.json`, several at once. Folders that begin with a dot are passed
+    over. A manifest that is broken, forged or forbidden is yielded with its problem, and does not end the search.
+
+    Args:
+        prefix: A URL such as `s3://bucket/experiments`, or a folder.
+        storage_options: Passed to fsspec.
+        **options: As for `Run`: `cache_dir`, `transfer`, `spool_dir`, `signing_key`.
+
+    Raises:
+        LocationError: The URL cannot be used, or has a filename template.
+        InvalidRequestError: There are more than a million objects.
+        StoreError: The store refused the listing, or does not answer.
+    """
+    place = Location.parse(prefix)
+    if place.template is not None:
+        raise LocationError(f"{place.url(place.template)} is a filename template. Name the folder that holds the runs.")
+    return _found(place, storage_options, options)
+
+
+def _found(place: Location, storage_options: dict[str, Any] | None, options: dict[str, Any]) -> Iterator[FoundRun]:
+    signer = Signer.of(options.get("signing_key"))
+    store = open_store(place, storage_options, transfer=options.get("transfer")).within(PATIENCE)
+
+    def look(folder: str) -> FoundRun | None:
+        location = place.below(folder) if folder else place
+        run = Run(location, storage_options=storage_options, **options)
+        try:
+            return FoundRun(folder, run, _read(store, f"{folder}/{MANIFEST_KEY}".lstrip("/"), location, signer))
+        except ObjectNotFoundError:
+            return None  # deleted since it was listed
+        except NoCredentialsError:
+            raise
+        except (ManifestError, AccessDeniedError, InvalidRequestError) as exc:
+            return FoundRun(folder, run, Manifest(), str(exc))
+
+    try:
+        folders = sorted(key.removesuffix(MANIFEST_KEY).rstrip("/") for key in store.find(MANIFEST_KEY))
+        yield from (found for found in _in_order(look, folders) if found is not None)
+    finally:
+        store.close()
+
+
+def _read(store: ObjectStore, key: str, location: Location, signer: Signer) -> Manifest:
+    data, _ = store.read(key, limit=MAX_MANIFEST_BYTES)
+    signer.verify(data, location.url(MANIFEST_KEY))
+    return Manifest.parse(data, location)
+
+
+def _in_order(work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """Yield `work` of each item, a few under way at once, none of them further ahead than that."""
+    waiting: deque[Future[U]] = deque()
+    pool = ThreadPoolExecutor(_TOGETHER, thread_name_prefix="remote_ckpt-runs")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == _TOGETHER:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
