@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series
@@ -93,7 +93,16 @@ class Committer:
             self.signer.require_key(manifest.model_extra, self.location.url(MANIFEST_KEY))
         return manifest
 
-    def commit(self, candidate: Checkpoint, terms: Terms) -> Commit:
+    def recall(self) -> Manifest:
+        """Return the manifest as this process saw it last; it is read only if it never was.
+
+        Raises: as `load`.
+        """
+        with self._lock:
+            self._cached = self._cached or self._read()
+            return self._cached[0]
+
+    def commit(self, candidate: Checkpoint, terms: Terms, blocks: Sequence[str] = ()) -> Commit:
         """Make `candidate` visible, and the best if it beats the present best.
 
         The object it names must already be complete in the store. A worse score never replaces a better one, whoever
@@ -103,6 +112,7 @@ class Committer:
         Args:
             candidate: A checkpoint whose object has been uploaded and verified.
             terms: How its series is kept.
+            blocks: Digests of the object's blocks, see `stores.Digests`, for the delta of the next checkpoint.
 
         Returns:
             What was committed, and whether the candidate is the best now.
@@ -129,7 +139,7 @@ class Committer:
             series, deleted = self.without_deleted(name, series, candidate, exists)
             series, gone = series.with_checkpoint(candidate).pruned(terms.keep_best, terms.keep_last)
             pruned = (*deleted, *gone)
-            return manifest.with_series(name, series)
+            return manifest.with_series(name, series.with_base(candidate.id, blocks))
 
         manifest = self.change(add, hold={name} if retention else ())
         series = manifest.series[name]

@@ -30,5 +30,5 @@ def digest_file(path: Path, *, blocks: bool = False) -> Digests:
             crc = checksums.crc32c(chunk, crc)
             size += len(chunk)
             if blocks:
-                each.append(xxhash.xxh3_128_hexdigest(chunk))
+                each.append(xxhash.xxh3_64_hexdigest(chunk))
     return Digests(size, whole.hexdigest(), checksums.encode(crc), tuple(each))
