@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import median
 
+from remote_ckpt.human import human_bytes as human_bytes
+from remote_ckpt.human import human_time
 from remote_ckpt.stores.base import TransferReport
 
 
@@ -57,25 +59,12 @@ class Stats:
             return "no checkpoint was due"
         parts = [f"{self.saves} {'save' if self.saves == 1 else 'saves'}"]
         stalls = self.stall_seconds
-        parts.append(f"training waited {_time(median(stalls))} (median), {_time(max(stalls))} (worst)")
+        parts.append(f"training waited {human_time(median(stalls))} (median), {human_time(max(stalls))} (worst)")
         parts.append(f"{human_bytes(self.bytes_sent)} sent")
         if self.bytes_reused:
             parts.append(f"{human_bytes(self.bytes_reused)} reused")
         if self.durable_seconds:
-            parts.append(f"in the bucket after {_time(median(self.durable_seconds))} (median)")
+            parts.append(f"in the bucket after {human_time(median(self.durable_seconds))} (median)")
         counts = {name: getattr(self, name) for name in ("superseded", "dropped", "failures", "pending")}
         parts += [f"{count} {name}" for name, count in counts.items() if count]
         return ", ".join(parts)
-
-
-def human_bytes(count: float) -> str:
-    """Return a size for people: `"12.3 MB"` (powers of ten, as storage is sold)."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -4,28 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from datetime import datetime, timezone
 from typing import Any
 
 from remote_ckpt.checkpoint import Checkpoint
-
-_UNITS = (("d", 86400), ("h", 3600), ("min", 60))
-
-
-def age(moment: datetime, now: datetime | None = None) -> str:
-    """Return how long ago that was: `"3 h"`. A moment in the future, by a clock that differs, is `"0 s"`."""
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    seconds = max(0.0, ((now or datetime.now(timezone.utc)) - moment).total_seconds())
-    for unit, length in _UNITS:
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{int(seconds)} s"
-
-
-def number(value: float | None) -> str:
-    """Return a score for a table; a dash where there is none."""
-    return "-" if value is None else f"{value:.6g}"
+from remote_ckpt.human import age as age
+from remote_ckpt.human import number as number
 
 
 def as_json(checkpoint: Checkpoint) -> dict[str, Any]:
