@@ -39,6 +39,7 @@ def seal(
     *,
     data: bytes | None = None,
     rules: Terms | None = None,
+    blocks: bool = False,
     **changes,
 ):
     """Seal real bytes under a record that fits them."""
@@ -49,4 +50,4 @@ def seal(
         return checkpoint(number, score, **facts), rules or terms()
 
     name = changes.get("id", f"id{number}")
-    return spool.seal(name, ".weights.h5", lambda path: path.write_bytes(content), complete)
+    return spool.seal(name, ".weights.h5", lambda path: path.write_bytes(content), complete, blocks=blocks)

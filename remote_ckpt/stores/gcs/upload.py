@@ -28,6 +28,7 @@ from remote_ckpt.stores.gcs.session import GcsSession
 from remote_ckpt.stores.sources import require_match
 
 _SINGLE = 8 * MIB
+_TRIFLE = MIB  # up to here sending it is quicker than having it copied
 _SMALLEST = MIB
 _GOODBYE = 30.0  # seconds
 
@@ -41,12 +42,11 @@ class GcsJob(Job):
 
 async def upload(job: GcsJob) -> ObjectInfo:
     """Bring the object into the store; see `ObjectStore.upload`."""
-    if job.digests.size <= _SINGLE:
-        return await _insert(job)
-    present = await _look(job)
+    single = job.digests.size <= _SINGLE
+    present = None if single else await _look(job)
     if present is not None:
         return _accept(job, present)
-    return await _copy_base(job) or await _Composition(job).run()
+    return await _copy_base(job) or await (_insert(job) if single else _Composition(job).run())
 
 
 async def _insert(job: GcsJob) -> ObjectInfo:
@@ -71,7 +71,7 @@ async def _send(job: GcsJob, key: str, part: Range, crc: int, expect: Expect) ->
 async def _copy_base(job: GcsJob) -> ObjectInfo | None:
     """Take the earlier object as a whole, if it has these very bytes; GCS copies no ranges."""
     base = job.base
-    if base is None or base.digests.sha256 != job.digests.sha256:
+    if base is None or base.digests.sha256 != job.digests.sha256 or job.digests.size <= _TRIFLE:
         return None
     try:
         source = await objects.look(job.session, base.key)
