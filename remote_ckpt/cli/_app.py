@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from remote_ckpt.cli._console import show_warnings
 from remote_ckpt.cli._group import Group
-from remote_ckpt.cli.demo import demo
-from remote_ckpt.cli.ls import ls
-from remote_ckpt.cli.prune import prune
-from remote_ckpt.cli.pull import pull
-from remote_ckpt.cli.recover import recover
-from remote_ckpt.cli.show import show
-from remote_ckpt.cli.sign import sign
-from remote_ckpt.cli.sweep import sweep
-from remote_ckpt.cli.verify import verify
 
 app = typer.Typer(
     name="remote-ckpt",
     cls=Group,
-    help="Look after Keras checkpoints in a bucket. Credentials come from where the store's own tools find them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # their listings show local variables, and secrets among them
     rich_markup_mode="rich",
+    epilog="Exit codes: 0 done; 1 failed; 2 called wrongly, or verify found damage; 130 interrupted. "
+    "Results go to stdout, messages and progress to stderr. NO_COLOR=1 switches colours off.",
 )
-for command in (ls, show, pull, verify, recover, prune, sweep, sign, demo):
-    app.command()(command)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"remote-ckpt {version('remote_ckpt')}")  # noqa: T201 - for programs
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Look after Keras checkpoints in a bucket. Credentials come from where the store's own tools find them."""
 
 
 def main() -> None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:  # each command imports what it prints with: help and shell completion shall answer at once
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 _WIDE = 1000  # columns; a key that was cut or folded could not be copied, so wrapping is left to the terminal
 
 
 def stdout() -> Console:
     """Return a console for facts; plain when piped."""
+    from rich.console import Console
+
     return Console(highlight=False, width=_WIDE)
 
 
 def stderr() -> Console:
     """Return a console for messages and progress."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -30,11 +35,15 @@ def safe(text: object) -> str:
 
 def say(text: str, style: str = "") -> None:
     """Print a line of facts."""
+    from rich.text import Text
+
     stdout().print(Text(safe(text), style=style), soft_wrap=True)
 
 
 def tell(text: str, style: str = "") -> None:
     """Print a line for people on stderr."""
+    from rich.text import Text
+
     stderr().print(Text(f"remote-ckpt: {safe(text)}", style=style), soft_wrap=True)
 
 
@@ -45,6 +54,8 @@ def say_json(value: Any) -> None:
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """Return a table without lines; the columns in `right` hold numbers."""
+    from rich.table import Table
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -53,6 +64,8 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 def cells(*values: object) -> list[Text]:
     """Return a table's cells; nothing in them is taken for markup or an escape sequence."""
+    from rich.text import Text
+
     return [value if isinstance(value, Text) else Text(safe(value)) for value in values]
 
 

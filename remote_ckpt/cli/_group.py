@@ -1,12 +1,13 @@
-"""How every command ends: our errors as one line and an exit code, never as a traceback unless asked for."""
+"""How commands are found, and how each ends: our errors as one line and an exit code, never as a traceback unasked."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from remote_ckpt.cli._commands import COMMANDS, load
 from remote_ckpt.cli._console import tell
 from remote_ckpt.errors import RemoteCkptError
 
@@ -20,6 +21,16 @@ _DEBUG = "remote_ckpt.debug"
 
 class Group(TyperGroup):
     """All commands. Exit codes: 0 done, 1 failed, 2 damaged (or called wrongly), 130 interrupted."""
+
+    def __init__(self, **attributes: Any) -> None:
+        """Know the commands by name and first line."""
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command that is called."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load(command.name), rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; translate how it ended."""

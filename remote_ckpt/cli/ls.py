@@ -1,4 +1,4 @@
-"""`remote-ckpt ls`: what a run holds."""
+"""`remote-ckpt ls`: what a run holds, or which runs a prefix holds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,26 @@ from remote_ckpt.checkpoint import Series
 from remote_ckpt.cli._arguments import Debug, Json, Options, Url, nothing, storage_options
 from remote_ckpt.cli._console import cells, safe, say, say_json, stdout, table, tell
 from remote_ckpt.cli._facts import age, as_json, number
+from remote_ckpt.cli._runs_below import show_runs
 from remote_ckpt.run import Run
+from remote_ckpt.runs import find_runs
 from remote_ckpt.spool import Entry
 from remote_ckpt.stats import human_bytes
 
 
 def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001 - see Debug
-    """List a run's checkpoints, series by series, and which is the best and which the latest."""
-    run = Run(url, storage_options=storage_options(option))
+    """List a run's checkpoints, or the runs below a prefix with the best run first.
+
+    Of a run: series by series, and which checkpoint is the best and which the latest. Of a prefix that holds no run
+    itself: one line for each run below it, by what it is judged by.
+    """
+    options = storage_options(option)
+    run = Run(url, storage_options=options)
     found = {name: series for name, series in run.series.items() if series.checkpoints}
+    if not found and run.location.template is None:
+        below = find_runs(url, storage_options=options)
+        if show_runs(run.url, below, json=json):
+            return
     if not found:
         raise nothing(run)
     waiting = run.pending()

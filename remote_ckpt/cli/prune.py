@@ -22,7 +22,10 @@ def prune(
     option: Options = None,
     debug: Debug = False,  # noqa: ARG001 - see Debug
 ) -> None:
-    """Delete all but some checkpoints. The best and the latest of each series always stay."""
+    """Delete all but some checkpoints.
+
+    The best and the latest of each series always stay.
+    """
     if keep_best is None and keep_last is None:
         raise typer.BadParameter("Say what to keep: --keep-best N, --keep-last N, or both.")
     gone = Run(url, storage_options=storage_options(option)).prune(keep_best, keep_last, dry_run=dry_run)

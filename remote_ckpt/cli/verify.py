@@ -26,7 +26,10 @@ def verify(
     json: Json = False,
     debug: Debug = False,  # noqa: ARG001 - see Debug
 ) -> None:
-    """Download checkpoints and compare them with what was recorded. Exit code 2: one is damaged or missing."""
+    """Download checkpoints and compare them with what was recorded.
+
+    Exit code 2: one is damaged or missing.
+    """
     wanted = None if which is None else parse_which(which)
     run = Run(url, storage_options=storage_options(option))
     chosen = run.checkpoints if wanted is None else [find(run, wanted)]

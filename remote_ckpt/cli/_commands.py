@@ -1,0 +1,30 @@
+"""The commands: each is a function of its name in a module of its name, imported when it is called.
+
+What a line says is the first sentence of the function's docstring, so that `--help` imports none of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import typer
+
+COMMANDS = {
+    "ls": "List a run's checkpoints, or the runs below a prefix with the best run first.",
+    "show": "Show all that is recorded of one checkpoint, and how to fetch it without remote-ckpt.",
+    "pull": "Download a checkpoint, verify it, and print where it is.",
+    "verify": "Download checkpoints and compare them with what was recorded.",
+    "recover": "Upload the checkpoints that processes which have ended left in this machine's spool.",
+    "prune": "Delete all but some checkpoints.",
+    "sweep": "Delete objects that no manifest names, and abort this run's unfinished uploads.",
+    "sign": "Sign a run's manifest with REMOTE_CKPT_SIGNING_KEY, whoever wrote it: look at it first.",
+    "demo": 'Train with checkpoints in a bucket, restore them on "another machine", and compare.',
+}
+
+
+def load(name: str) -> object:
+    """Return a command, ready to run."""
+    function = getattr(importlib.import_module(f"remote_ckpt.cli.{name}"), name)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    alone.command(name)(function)
+    return typer.main.get_command(alone)
