@@ -149,5 +149,8 @@ def _partial_of(path: Path) -> Path:
 
 def _download(partial: Partial, checkpoint: Checkpoint, store: ObjectStore, progress: Progress) -> str:
     """Bring the object's bytes to the partial file, and return their sha256."""
-    store.fetch(checkpoint.key, partial.path, size=checkpoint.size, progress=progress, landing=partial)
+    try:
+        store.fetch(checkpoint.key, partial.path, size=checkpoint.size, progress=progress, landing=partial)
+    except PreconditionFailedError as exc:
+        raise CorruptCheckpointError(f"{checkpoint.url} is not what was saved, and was not loaded. {exc}") from exc
     return partial.sha256()

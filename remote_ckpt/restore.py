@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from remote_ckpt.errors import CorruptCheckpointError
 from remote_ckpt.weights_file import check, check_keras_archive
+
+_DAMAGED = (OSError, UnicodeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What h5py, zipfile and Keras raise for damage that only reading finds; a ValueError is about the architecture."""
 
 
 def load_into(model: Any, path: Path, source: str) -> None:
@@ -30,7 +35,7 @@ def load_into(model: Any, path: Path, source: str) -> None:
     build_optimizer(model)
     try:
         model.load_weights(str(path))
-    except OSError as exc:
+    except _DAMAGED as exc:
         raise CorruptCheckpointError(f"{source} cannot be read as a Keras file: {exc}") from exc
 
 

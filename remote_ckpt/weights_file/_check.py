@@ -33,8 +33,8 @@ def check(path: Path, *, max_bytes: int | None = None) -> None:
 
     Refused: what is not HDF5 or is truncated; soft, external and looping links; data in other files, virtual or
     overlapping; data in chunks, and with it all compression: Keras writes none, and the HDF5 library (1.14) reads past
-    its buffers where a chunk's filters were tampered with; heaps in which it would walk forever; types other than
-    numbers, booleans and strings; shapes without data; more than 100,000 objects or 64 levels. Bounded in time and
+    its buffers where a chunk's filters were tampered with; texts that would not end; types other than numbers, booleans
+    and strings; shapes without data; more than 100,000 objects or 64 levels. Bounded in time and
     memory by those limits.
 
     Args:
@@ -148,7 +148,8 @@ class _Inspection:
         if layout not in (h5d.CONTIGUOUS, h5d.COMPACT):
             raise self._refusal("data in chunks, which Keras does not write", place)
         self._type(dataset.get_type(), place)
-        self.has_texts = self.has_texts or _is_text(dataset.get_type())
+        if _is_text(dataset.get_type()):
+            raise self._refusal("a dataset of texts", place)
         declared = self._declare(dataset.get_space(), dataset.get_type(), place)
         stored = dataset.get_storage_size()
         if stored > self._size:

@@ -1,17 +1,23 @@
-"""Are the heaps of an HDF5 file such that the HDF5 library comes to an end with them?
+"""Do the texts in an HDF5 file end?
 
-Texts of any length lie in global heaps, and the library walks through the objects of one without noticing one of no
-length: it then never returns (HDF5 1.14; format specification III.E, "Global Heap"). Nothing tells where the heaps are
-but the texts themselves, which cannot be asked without that walk. So all heaps in the file are looked for.
+Texts of any length lie in global heaps, and a reference says where and how long. The HDF5 library (1.14) allocates what
+a reference says, up to 4 GiB, before it looks at the heap; and it walks through a heap's objects without noticing one
+of no length, and never returns. Neither can be asked for without that very walk. So the file's bytes are searched for
+all heaps, and for all types of such texts, behind which the references lie in the one form that h5py writes (format
+specification, "Global Heap", "Datatype" and "Attribute" messages, all of version 1); any other form is refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import IO
 
-_SIGNATURE = b"GCOL\x01\x00\x00\x00"  # with version and reserved bytes, so that eight bytes of data are none by chance
+_HEAP = re.compile(rb"GCOL\x01\0\0\0")  # eight bytes, so that data looks like one once in 2**64 times
+_TEXT = re.compile(rb"[\x19\x29\x39\x49\x59]..\0\x10\0\0\0", re.DOTALL)  # a type of class 9, whose values take 16 bytes
+_PATTERN = 8  # bytes of either
+_BASE = b"\x10\0\0\0\x01\0\0\0\0\0\x08\0\0\0\0\0"  # of bytes
 _HEADER = 16  # bytes, of a heap and of an object in it
 _SMALLEST = 4096
 _BLOCK = 256 << 10
@@ -19,39 +25,37 @@ _MOST = 200_000  # heaps and texts; a model has one or two for each variable
 
 
 def problem(file: IO[bytes], size: int) -> str | None:
-    """Return what is wrong with one of the file's heaps, or None. Reads the whole file, in small blocks.
+    """Return what is wrong with one of the file's texts, or None. Reads the whole file, in small blocks.
 
     Args:
         file: The HDF5 file; its position is changed.
         size: Of the file, in bytes.
     """
-    offsets = list(islice(_found(file), _MOST))
     steps = 0
-    for offset in offsets:
-        walked = _walk(file, offset, size)
-        if walked is None:
-            return f"a damaged heap at byte {offset}"
-        steps += walked
-        if len(offsets) + steps > _MOST:
-            return f"more than {_MOST} texts"
+    for pattern, walk in ((_HEAP, _walk_heap), (_TEXT, _walk_references)):
+        for offset in list(islice(_found(file, pattern), _MOST)):
+            walked = walk(file, offset, size)
+            if walked is None:
+                return f"a text or a heap of texts that is not as h5py writes it, at byte {offset}"
+            steps += 1 + walked
+            if steps >= _MOST:
+                return f"more than {_MOST} texts"
     return None
 
 
-def _found(file: IO[bytes]) -> Iterator[int]:
-    """Yield where heaps begin."""
+def _found(file: IO[bytes], pattern: re.Pattern[bytes]) -> Iterator[int]:
+    """Yield where a pattern begins."""
     file.seek(0)
     start, kept = 0, b""
     while block := file.read(_BLOCK):
         text = kept + block
-        at = text.find(_SIGNATURE)
-        while at >= 0:
-            yield start + at
-            at = text.find(_SIGNATURE, at + 1)
-        kept = text[-(len(_SIGNATURE) - 1) :]
+        for match in pattern.finditer(text):
+            yield start + match.start()
+        kept = text[-(_PATTERN - 1) :]
         start += len(text) - len(kept)
 
 
-def _walk(file: IO[bytes], offset: int, size: int) -> int | None:
+def _walk_heap(file: IO[bytes], offset: int, size: int) -> int | None:
     """Return how many objects a heap holds; None unless it lies in the file, and they fill it one after the other."""
     length = _number(file, offset + 8)
     if not _SMALLEST <= length <= size - offset:
@@ -64,6 +68,22 @@ def _walk(file: IO[bytes], offset: int, size: int) -> int | None:
         if step < _HEADER or step > length - at:
             return None
         at, count = at + step, count + 1
+    return count
+
+
+def _walk_references(file: IO[bytes], offset: int, size: int) -> int | None:
+    """Return how many texts an attribute holds; None unless all is in its usual form, and none exceeds the file."""
+    file.seek(offset)
+    head = file.read(_PATTERN + len(_BASE) + 8)
+    rank, has_limits = head[-7], head[-6]
+    if head[0] != 0x19 or head[_PATTERN:-8] != _BASE or head[-8] != 1 or rank > 1 or has_limits > 1:
+        return None
+    count = _number(file, offset + len(head)) if rank else 1
+    first = offset + len(head) + 8 * rank * (1 + has_limits)
+    if count > min(_MOST, (size - first) // 16):
+        return None
+    if any(_number(file, first + 16 * index, 4) > size for index in range(count)):
+        return None
     return count
 
 

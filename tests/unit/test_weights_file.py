@@ -285,7 +285,22 @@ class TestCheck:
         heap = data.index(b"GCOL")
         for damage in (bytes(16), b"\x01" + bytes(7) + b"\xff" * 8):
             good.write_bytes(data[: heap + 16] + damage + data[heap + 32 :])
-            self.refused(good, "damaged heap")
+            self.refused(good, "heap of texts")
+
+    def test_a_text_that_says_it_is_huge(self, good: Path) -> None:
+        """The library would allocate what it says."""
+        with h5py.File(good, "a") as file:
+            file["layers/a/vars/0"].attrs["dtype"] = "bfloat16"
+        data = good.read_bytes()
+        at = data.index(b"dtype\0") + 8 + 24 + 8
+        assert data[at : at + 4] == struct.pack("<L", len("bfloat16"))
+        good.write_bytes(data[:at] + struct.pack("<L", 3 << 30) + data[at + 4 :])
+        self.refused(good, "a text")
+
+    def test_a_dataset_of_texts(self, good: Path) -> None:
+        with h5py.File(good, "a") as file:
+            file["texts"] = ["a", "b"]
+        self.refused(good, "a dataset of texts")
 
     def test_a_number_that_numpy_has_no_type_for(self, good: Path) -> None:
         with h5py.File(good, "a") as file:
