@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from records import TEMPLATE, seal, terms
+from tcp_proxy import RESET, Chunk, Stall, Trouble, tcp_proxy
 
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import RemoteCkptError
@@ -26,7 +27,7 @@ from remote_ckpt.publish import Publisher
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Entry, Spool, Terms
-from remote_ckpt.stores import ObjectStore, TransferReport, open_store
+from remote_ckpt.stores import ObjectStore, Transfer, TransferReport, open_store
 from remote_ckpt.stores.retrying import Retrying
 from remote_ckpt.testing.audit import Auditor
 from remote_ckpt.testing.faulty import (
@@ -114,13 +115,15 @@ class History:
     real: ObjectStore
     folder: Path
     url: str = "memory-store://run"
+    through: ObjectStore | None = None  # another way to the real store, for the pipeline
+    mend: Callable[[], None] = lambda: None
     store: FaultyStore = field(init=False)
     auditor: Auditor = field(init=False)
 
     def __post_init__(self) -> None:
         self.location = Location.parse(self.url)
         self.auditor = Auditor(self.real, self.location, keeps_all=self.way is ALL)
-        self.store = FaultyStore(self.real, watch=self.look)
+        self.store = FaultyStore(self.through or self.real, watch=self.look)
 
     def look(self, call: Call) -> None:
         if call.verb in ("write", "upload", "copy", "delete"):
@@ -147,6 +150,7 @@ class History:
             pass
         spool._own.lock.release()  # as the kernel does when a process ends
         self.store.plan = nothing_wrong
+        self.mend()
         return self.recover(entries)
 
     def recover(self, entries: list[Entry]) -> list[str]:
@@ -319,6 +323,81 @@ def test_the_same_on_a_real_store(server: Any, prefix: str, fast: Path, capsys: 
         looks += history.auditor.looks
         real.close()
     report(capsys, f"one fault, {server.name}", looks, found, len(chosen))
+
+
+def on_the_wire(chance: random.Random) -> Callable[[Chunk], Trouble]:
+    """One kind of trouble in one direction, for each chunk by chance."""
+    up, kind = chance.choice([True, False]), chance.choice(["reset", "stall", "flip"])
+    rate = chance.choice([0.02, 0.1])
+
+    def trouble(chunk: Chunk) -> Trouble:
+        if chunk.up is not up or chance.random() > rate:
+            return None
+        if kind == "flip":
+            place = chance.randrange(len(chunk.data))
+            flipped = bytes([chunk.data[place] ^ (1 << chance.randrange(8))])
+            return chunk.data[:place] + flipped + chunk.data[place + 1 :]
+        return RESET if kind == "reset" else Stall(0.2)
+
+    return trouble
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
+def test_resets_stalls_and_flipped_bits_on_the_wire(server: Any, prefix: str, fast: Path, capsys: Any) -> None:
+    """Between us and the server; the auditor has another line."""
+    found: dict[str, list[str]] = {}
+    looks = 0
+    count = 12 * ROUNDS
+    for seed in range(count):
+        chance = random.Random(seed)
+        url = server.url(f"{prefix}/{seed}")
+        real = open_store(Location.parse(url), dict(server.storage_options))
+        with tcp_proxy(server.endpoint) as proxy:
+            patience = {"read_timeout": 2, "connect_timeout": 2}
+            options = {**server.storage_options, "endpoint_url": proxy.endpoint, "config_kwargs": patience}
+            through = open_store(Location.parse(url), options, transfer=Transfer(deadline=1.0))
+            proxy.trouble = on_the_wire(chance)
+            history = History(FEW, real, fast / str(seed), url, through, proxy.mend)
+            history.play(nothing_wrong)
+            through.close()
+        if history.auditor.violations:
+            found[f"seed {seed}"] = history.auditor.violations
+        looks += history.auditor.looks
+        real.close()
+    report(capsys, "trouble on the wire", looks, found, count)
+
+
+@pytest.mark.parametrize("server", ["seaweedfs", "fake_gcs"], indirect=True)
+def test_a_manifest_that_was_damaged_on_the_wire_is_read_again(server: Any, prefix: str, fast: Path) -> None:
+    """Many a flipped bit leaves it readable; it would be written back with the next commit."""
+    url = server.url(prefix)
+    real = open_store(Location.parse(url), dict(server.storage_options))
+    history = History(ALL, real, fast / "spool", url)
+    assert history.play(nothing_wrong) == []
+    data, _ = real.read("manifest.json", limit=1 << 20)
+    chance = random.Random(1)
+    damaged = 0
+
+    def flip(chunk: Chunk) -> Trouble:
+        nonlocal damaged
+        start = chunk.data.find(data[:16])
+        if chunk.up or start < 0 or damaged % 2:
+            damaged += start >= 0
+            return None
+        damaged += 1
+        place = chance.randrange(start, len(chunk.data))
+        flipped = bytes([chunk.data[place] ^ (1 << chance.randrange(8))])
+        return chunk.data[:place] + flipped + chunk.data[place + 1 :]
+
+    with tcp_proxy(server.endpoint) as proxy:
+        through = open_store(history.location, {**server.storage_options, "endpoint_url": proxy.endpoint})
+        proxy.trouble = flip
+        for _ in range(20):
+            assert through.read("manifest.json", limit=1 << 20)[0] == data
+        through.close()
+    assert damaged >= 40
+    real.close()
 
 
 def test_what_is_committed_can_be_pulled_by_a_user(fast: Path) -> None:

@@ -68,14 +68,22 @@ async def look(session: GcsSession, key: str) -> ObjectInfo:
 
 
 async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Version]:
-    """Return a small object's bytes and generation."""
+    """Return a small object's bytes, compared with the service's checksum where it tells one, and generation.
+
+    Raises:
+        TransientError: They were damaged on their way; a manifest would be written back with the damage.
+    """
     pieces: list[bytes] = []
     try:
         headers, _ = await session.download("read", key, collect(pieces), pace=Pace(None), headers={}, limit=limit)
     except ObjectNotFoundError:
         await session.require_bucket()
         raise
-    return b"".join(pieces), Version(str(headers["X-Goog-Generation"]))
+    data = b"".join(pieces)
+    told = ",".join(headers.getall("X-Goog-Hash", ()))
+    if "crc32c=" in told and f"crc32c={encode(crc32c(data))}" not in told:
+        raise TransientError(f"Cannot read {session.name(key)}: it was damaged on its way (crc32c).")
+    return data, Version(str(headers["X-Goog-Generation"]))
 
 
 async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import base64
 from typing import Any
 
+from botocore.exceptions import FlexibleChecksumError
+
 from remote_ckpt.errors import InvalidRequestError, RemoteCkptError, TransientError
 from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
@@ -100,8 +102,12 @@ def _whole(answer: dict[str, Any]) -> str | None:
 
 
 async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version]:
-    """Return a small object's bytes and version."""
-    answer = await session.call("get_object", "read", key)
+    """Return a small object's bytes, compared with the service's checksum where it tells one, and version.
+
+    Raises:
+        TransientError: They were damaged on their way; a manifest would be written back with the damage.
+    """
+    answer = await session.call("get_object", "read", key, ChecksumMode="ENABLED")
     size = int(answer["ContentLength"])
     if size > limit:
         answer["Body"].close()
@@ -110,7 +116,10 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
         )
     pieces: list[bytes] = []
     await _drain(session, "read", key, answer, size, Pace(None), collect(pieces))
-    return b"".join(pieces), Version(str(answer["ETag"]))
+    data = b"".join(pieces)
+    if (told := _whole(answer)) is not None and told != encode(crc32c(data)):
+        raise TransientError(f"Cannot read {session.name(key)}: it was damaged on its way (crc32c).")
+    return data, Version(str(answer["ETag"]))
 
 
 async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
@@ -128,6 +137,8 @@ async def _drain(
         arrived = await pour(body.iter_chunks(_CHUNK), sink, pace)
     except RemoteCkptError:
         raise
+    except FlexibleChecksumError as exc:  # botocore compares too, where the package awscrt is installed
+        raise TransientError(f"Cannot {doing} {session.name(key)}: it was damaged on its way ({exc}).") from exc
     except Exception as exc:
         raise translate(exc, "get_object", doing, session.name(key)) from exc
     finally:
