@@ -23,6 +23,7 @@ from remote_ckpt.errors import (
     ObjectNotFoundError,
     RemoteCkptError,
 )
+from remote_ckpt.hints import no_checkpoint
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
 from remote_ckpt.policy import best_first, infer_mode
 from remote_ckpt.publish import Publisher
@@ -145,6 +146,23 @@ class Run:
         """The checkpoint captured last, or None."""
         return next(iter(self._candidates("latest", fallback=False)), None)
 
+    def find(self, which: Which = "best") -> Checkpoint:
+        """Return the checkpoint that `which` names: `"best"`, `"latest"`, an epoch (0-based int) or an id.
+
+        Of several of one epoch, the latest.
+
+        Raises:
+            NoCheckpointError: There is no such checkpoint.
+        """
+        found = next(self._candidates(which, fallback=False), None)
+        if found is None:
+            raise self.nothing(which)
+        return found
+
+    def nothing(self, which: Which | None = None) -> NoCheckpointError:
+        """Return the error that says what is missing (None: any checkpoint), and where it may be. Looks once more."""
+        return NoCheckpointError(no_checkpoint(self.location, self.manifest(), len(self.pending()), which))
+
     def pull(
         self, which: Which = "best", to: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
     ) -> Path:
@@ -207,10 +225,7 @@ class Run:
 
     def verify(self, which: Which | None = None, *, progress: Progress | None = None) -> Iterator[Verdict]:
         """Download checkpoints and compare them with what was recorded; all of them, or the one that `which` names."""
-        chosen = self.checkpoints if which is None else list(self._candidates(which, fallback=False))
-        if which is not None and not chosen:
-            raise self._nothing(which)
-        for checkpoint in chosen:
+        for checkpoint in self.checkpoints if which is None else [self.find(which)]:
             try:
                 self._cache.verify(checkpoint, self.store, progress)
             except (CorruptCheckpointError, ObjectNotFoundError) as exc:
@@ -367,18 +382,10 @@ class Run:
                     break
                 log.warning("Passing over epoch %d: %s", checkpoint.epoch + 1, problem)
         if problem is None:
-            raise self._nothing(which)
+            raise self.nothing(which)
         raise CorruptCheckpointError(
             f"No intact checkpoint ({which}) in {self.url}; the last problem: {problem}"
         ) from problem
-
-    def _nothing(self, which: Which) -> NoCheckpointError:
-        if waiting := len(self.pending()):
-            hint = f" {waiting} wait in this machine's spool: `remote-ckpt recover {self.url}` uploads them."
-        else:
-            hint = " Is the URL the one that training saved to?"
-        name = f"epoch {which + 1}" if isinstance(which, int) else which
-        return NoCheckpointError(f"{self.url} holds no checkpoint ({name}).{hint}")
 
 
 def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoint]) -> list[Checkpoint]:

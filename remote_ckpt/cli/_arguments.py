@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from remote_ckpt.checkpoint import Checkpoint, Which
+from remote_ckpt.checkpoint import Which
 from remote_ckpt.cli._group import remember_debug
-from remote_ckpt.errors import NoCheckpointError
-from remote_ckpt.run import Run
 
 _IDS = 16  # an id's length; one of digits only is no epoch
 _TEXTS = frozenset({"key", "secret", "token", "username", "password"})  # never numbers, even if all digits
@@ -89,32 +87,3 @@ Options = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="For programs. Epochs count from 1 here too.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a failure's traceback.", callback=remember_debug)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
-
-
-def find(run: Run, which: Which) -> Checkpoint:
-    """Return the checkpoint that `which` names; of several of one epoch, the latest.
-
-    Raises:
-        NoCheckpointError: There is none.
-    """
-    if which == "best":
-        found = run.best
-    elif which == "latest":
-        found = run.latest
-    else:
-        named = [record for series in run.series.values() if (record := series.find(which))]
-        found = max(named, key=lambda record: record.created, default=None)
-    if found is None:
-        raise nothing(run, which)
-    return found
-
-
-def nothing(run: Run, which: Which | None = None) -> NoCheckpointError:
-    """Return the error that says what is missing, and where it may be."""
-    name = f"epoch {which + 1}" if isinstance(which, int) else which
-    wanted = f"no checkpoint ({name})" if name else "no checkpoint"
-    if waiting := len(run.pending()):
-        hint = f"{waiting} wait in this machine's spool: `remote-ckpt recover {run.url}` uploads them."
-    else:
-        hint = "Is the URL the one that training saved to?"
-    return NoCheckpointError(f"{run.url} holds {wanted}. {hint}")

@@ -30,7 +30,7 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that is called."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and load(command.name), rest
+        return name, load(name) if command and name else None, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; translate how it ended."""

@@ -7,7 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from remote_ckpt.checkpoint import Series
-from remote_ckpt.cli._arguments import Debug, Json, Options, Url, nothing, storage_options
+from remote_ckpt.cli._arguments import Debug, Json, Options, Url, storage_options
 from remote_ckpt.cli._console import cells, safe, say, say_json, stdout, table, tell
 from remote_ckpt.cli._facts import age, as_json, number
 from remote_ckpt.cli._runs_below import show_runs
@@ -31,7 +31,7 @@ def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = Fals
         if show_runs(run.url, below, json=json):
             return
     if not found:
-        raise nothing(run)
+        raise run.nothing()
     waiting = run.pending()
     if json:
         say_json(_as_json(run, found, waiting))

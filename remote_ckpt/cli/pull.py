@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from remote_ckpt.cli._arguments import Chosen, Debug, Options, Url, find, parse_which, storage_options
+from remote_ckpt.cli._arguments import Chosen, Debug, Options, Url, parse_which, storage_options
 from remote_ckpt.cli._progress import transfer
 from remote_ckpt.run import Run
 
@@ -24,6 +24,6 @@ def pull(
     """Download a checkpoint, verify it, and print where it is."""
     run = Run(url, storage_options=storage_options(option))
     wanted = parse_which(which)
-    with transfer("downloading", find(run, wanted).size) as progress:
+    with transfer("downloading", run.find(wanted).size) as progress:
         path = run.pull(wanted, to, progress=progress)
     print(path)  # noqa: T201 - for $(…): never wrapped, coloured or cleaned

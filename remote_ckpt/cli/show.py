@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.cli._arguments import Chosen, Debug, Json, Options, Url, find, parse_which, storage_options
+from remote_ckpt.cli._arguments import Chosen, Debug, Json, Options, Url, parse_which, storage_options
 from remote_ckpt.cli._console import cells, say_json, stdout, table
 from remote_ckpt.cli._facts import age, as_json, copy_command, number
 from remote_ckpt.run import Run
@@ -19,7 +19,7 @@ def show(
 ) -> None:
     """Show all that is recorded of one checkpoint, and how to fetch it without remote-ckpt."""
     options = storage_options(option)
-    checkpoint = find(Run(url, storage_options=options), parse_which(which))
+    checkpoint = Run(url, storage_options=options).find(parse_which(which))
     if json:
         say_json(as_json(checkpoint))
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from remote_ckpt.checkpoint import Manifest
-from remote_ckpt.cli._arguments import Debug, Options, Url, nothing, storage_options
+from remote_ckpt.cli._arguments import Debug, Options, Url, storage_options
 from remote_ckpt.cli._console import say
 from remote_ckpt.commit import Committer
 from remote_ckpt.run import Run
@@ -19,7 +19,7 @@ def sign(url: Url, option: Options = None, debug: Debug = False) -> None:  # noq
         raise typer.BadParameter(f"There is no key. Set {VARIABLE}; `openssl rand -hex 32` makes a good one.")
     committer = Committer(run.store, run.location, signer=run.signer.adopting())
     if not committer.change(_next).revision:
-        raise nothing(run)
+        raise run.nothing()
     say(f"signed {run.url}: from now on it is written and read with this key only")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from remote_ckpt.cli._arguments import Debug, Json, Options, Url, find, nothing, parse_which, storage_options
+from remote_ckpt.cli._arguments import Debug, Json, Options, Url, parse_which, storage_options
 from remote_ckpt.cli._console import say, say_json
 from remote_ckpt.cli._facts import as_json
 from remote_ckpt.cli._group import DAMAGED
@@ -32,9 +32,9 @@ def verify(
     """
     wanted = None if which is None else parse_which(which)
     run = Run(url, storage_options=storage_options(option))
-    chosen = run.checkpoints if wanted is None else [find(run, wanted)]
+    chosen = run.checkpoints if wanted is None else [run.find(wanted)]
     if not chosen:
-        raise nothing(run)
+        raise run.nothing()
     verdicts = []
     with transfer("verifying", sum(record.size for record in chosen)) as progress:
         for verdict in run.verify(wanted, progress=progress):

@@ -1,0 +1,58 @@
+"""What to say when a run does not hold what was asked for: pure functions."""
+
+from __future__ import annotations
+
+from remote_ckpt.checkpoint import Checkpoint, Manifest, Which
+from remote_ckpt.location import MANIFEST_KEY, Location
+
+_SHOWN = 5
+
+
+def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: Which | None) -> str:
+    """Return what is missing, and where it may be.
+
+    Args:
+        location: The run, perhaps with a filename template, which may be a checkpoint's name taken for one.
+        manifest: What the run holds.
+        waiting: How many checkpoints of the run are in this machine's spool.
+        which: What was asked for; None stands for anything.
+    """
+    template = location.template
+    if template is not None and template not in manifest.series and not waiting:
+        return _no_series(location, template, manifest)
+    wanted = "" if which is None else f" ({_name(which)})"
+    return f"{location.name} holds no checkpoint{wanted}. {_hint(location, manifest, waiting)}"
+
+
+def _name(which: Which) -> str:
+    return f"epoch {which + 1}" if isinstance(which, int) else which
+
+
+def _no_series(location: Location, template: str, manifest: Manifest) -> str:
+    url = location.url(template)
+    found = next((record for record in _records(manifest) if record.key == template), None)
+    if found is not None:
+        return (
+            f"{url} is one checkpoint of {location.name}. Name the run, and after it the checkpoint's epoch "
+            f"({found.epoch + 1}, as Keras counts) or id ({found.id})."
+        )
+    if manifest.series:
+        known = ", ".join(map(repr, sorted(manifest.series)[:_SHOWN]))
+        more = f", and {len(manifest.series) - _SHOWN} more" if len(manifest.series) > _SHOWN else ""
+        return f"{url} holds no checkpoint. The run's filename templates are: {known}{more}."
+    return f"{url} holds no checkpoint. Is the URL the one that training saved to?"
+
+
+def _hint(location: Location, manifest: Manifest, waiting: int) -> str:
+    if waiting:
+        return f"{waiting} wait in this machine's spool: `remote-ckpt recover {location.name}` uploads them."
+    epochs = [record.epoch + 1 for record in _records(manifest)]
+    if epochs:
+        return f"It holds {len(epochs)}, of epochs {min(epochs)} to {max(epochs)}; `remote-ckpt ls` lists them."
+    if location.name.endswith(f"/{MANIFEST_KEY}"):
+        return "Name the folder that the manifest is in."
+    return "Is the URL the one that training saved to? `remote-ckpt ls` of a prefix lists the runs below it."
+
+
+def _records(manifest: Manifest) -> list[Checkpoint]:
+    return [record for series in manifest.series.values() for record in series.checkpoints]
