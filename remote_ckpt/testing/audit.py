@@ -15,7 +15,7 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 
-from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
+from remote_ckpt.checkpoint import Checkpoint, Series
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import InvalidRequestError, ManifestError, ObjectNotFoundError
 from remote_ckpt.location import Location
@@ -143,11 +143,9 @@ class Auditor:
 
     def _is_named_still(self, name: str, record: Checkpoint) -> bool:
         """A writer may have pruned the record since the manifest was read."""
-        series = self._load().of(name)
-        return series is not None and (series.find(record.id) is not None or bool(series.segments))
-
-    def _load(self) -> Manifest:
-        return Committer(self.store, self.location).load()
+        committer = Committer(self.store, self.location)
+        series = committer.load().of(name)
+        return series is not None and committer.archive.whole(name, series).find(record.id) is not None
 
     def _digest(self, key: str, size: int) -> str:
         try:
