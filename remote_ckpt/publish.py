@@ -67,7 +67,10 @@ class Publisher:
         if commit.series.alias:
             self._show(commit.series, record.series)
         self._delete(commit.pruned, commit.manifest)
-        entry.drop()
+        try:
+            entry.drop()
+        except OSError as exc:
+            log.warning("%s is uploaded, and cannot be removed from the spool: %s", entry.path, exc)
         return commit
 
     def _check_store(self) -> None:

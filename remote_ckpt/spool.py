@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -42,6 +43,8 @@ from remote_ckpt.location import HIDDEN, SUFFIXES, Location
 from remote_ckpt.policy import Mode
 from remote_ckpt.private import is_ours, make_folder
 from remote_ckpt.stores.base import Digests
+
+log = logging.getLogger("remote_ckpt")
 
 DEFAULT_LIMIT = 10 << 30
 """Bytes; never more than half of what the disk has free."""
@@ -139,8 +142,11 @@ class FileJournal:
         return state if isinstance(state, dict) else {}
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the notes, durably."""
-        _write_durably(self.path, json.dumps(state).encode())
+        """Replace the notes, durably. A full or failing disk costs the notes alone: the upload goes on without."""
+        try:
+            _write_durably(self.path, json.dumps(state).encode())
+        except OSError as exc:
+            log.warning("%s: %s. If this upload breaks off, it cannot be resumed and begins anew.", self.path, exc)
 
 
 class Spool:
@@ -411,11 +417,15 @@ def _write_durably(path: Path, data: bytes, *, beside: Path | None = None) -> No
     """Replace a small file: temporary name (in the folder `beside`, or its own), fsync, rename, fsync of the folder."""
     temporary = (beside or path.parent) / f"{path.name}.{secrets.token_hex(4)}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - from a descriptor, for the mode
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.rename(path)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - from a descriptor, for the mode
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 
