@@ -96,6 +96,7 @@ class Pipeline:
     _hopes: dict[str, float | None] = field(default_factory=dict)
     _captured: dict[str, float] = field(default_factory=dict)
     _resting_until: float = 0.0
+    _kind_lost: type[Exception] | None = None
     _stopping: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -254,10 +255,12 @@ class Pipeline:
             log.warning("%s", self.lost)
 
     def _victim(self) -> Entry | None:
-        best: float | None = None
-        for entry in self._entries:
-            best = entry.record.score if is_better(entry.record.score, best, self.mode) else best
-        return next((e for e in self._entries if best is None or e.record.score != best), None)
+        """Return the oldest that waits, except the best of all that are here, which may be the one under way."""
+        best: Entry | None = None
+        for entry in (*((self._publishing,) if self._publishing else ()), *self._entries):
+            if is_better(entry.record.score, best.record.score if best else None, self.mode):
+                best = entry
+        return next((entry for entry in self._entries if entry is not best), None)
 
     # Publisher thread
 
@@ -328,7 +331,7 @@ class Pipeline:
         self._captured.pop(checkpoint_id, None)
 
     def _lose(self, exc: Exception, what: str) -> None:
-        news, self.lost = type(exc) is not type(self.lost), exc
+        news, self._kind_lost, self.lost = type(exc) is not self._kind_lost, type(exc), exc
         self._failed(exc, what, tell=news)
 
     def _failed(self, exc: Exception, what: str, *, tell: bool) -> None:
