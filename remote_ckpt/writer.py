@@ -124,7 +124,9 @@ class Writer:
             StoreError: The store cannot be read: no bucket, no access, no answer.
         """
         exits.register(self)
-        self._pipeline.adopt(self._spool.adopt())
+        left = self._spool.adopt()
+        self._newest = max((entry.record.created for entry in left), default=self._newest)
+        self._pipeline.adopt(left)
         committer = Committer(self._store.within(PATIENCE), self.location, signer=self._committer.signer)
         series = committer.load(to_write=True).of(self.template.text)
         if series is None:
@@ -134,7 +136,7 @@ class Writer:
         series, _ = committer.without_deleted(name, series)
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
-        self._newest = latest.created if latest else self._newest
+        self._newest = max(latest.created, self._newest) if latest else self._newest
 
     @property
     def spool_folder(self) -> Path:
