@@ -45,7 +45,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
 
 
-def printable(text: object) -> str:
+def safe(text: object) -> str:
     """Return `text` without control characters: it may come from a bucket, and terminals obey escape sequences."""
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 

@@ -6,6 +6,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
+from remote_ckpt.human import safe as safe
+
 if TYPE_CHECKING:  # each command imports what it prints with: help and shell completion shall answer at once
     from rich.console import Console
     from rich.table import Table
@@ -26,11 +28,6 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
-
-
-def safe(text: object) -> str:
-    """Return `text` without control characters: it may come from a bucket, and terminals obey escape sequences."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 
 
 def say(text: str, style: str = "") -> None:

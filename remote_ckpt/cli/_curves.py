@@ -1,0 +1,96 @@
+"""Which curves `plot` and `report` draw of the URLs that they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from remote_ckpt.checkpoint import Series
+from remote_ckpt.cli._arguments import storage_options
+from remote_ckpt.cli._console import tell
+from remote_ckpt.errors import NoCheckpointError
+from remote_ckpt.pictures.curves import Curve, curve_by, curve_of, named
+from remote_ckpt.policy import Mode, infer_mode
+from remote_ckpt.run import Run
+from remote_ckpt.runs import find_runs
+
+Urls = Annotated[
+    list[str],
+    typer.Argument(metavar="URL...", help="Runs, folders of many runs, or filename templates of single series."),
+]
+StoreOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", metavar="KEY=VALUE", help="For the store, as for the other commands. Repeat.", show_default=False
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="Another logged metric than the runs are judged by."),
+]
+Direction = Annotated[
+    str | None,
+    typer.Option("--mode", metavar="min|max", help="Which way that metric is better; else its name decides."),
+]
+
+Found = tuple[str, str, Series]  # the run's URL, the series' template, and the series
+
+
+def find_curves(
+    urls: Sequence[str], option: list[str] | None, metric: str | None = None, mode: str | None = None
+) -> list[Curve]:
+    """Return the curves of all series at and below some URLs, each once. Tells what had to be left out, and why.
+
+    Args:
+        urls: What people name; where there is no run, all runs below are meant.
+        option: For the store, as on the command line.
+        metric: Another metric than each series is judged by.
+        mode: Its direction; by default that of a series that is judged by it, else what its name says.
+
+    Raises:
+        NoCheckpointError: Nothing is left.
+        typer.BadParameter: `mode` is no direction, or has no metric.
+    """
+    if mode is not None and (mode not in ("min", "max") or metric is None):
+        raise typer.BadParameter("--mode is min or max, and says which way --metric is better.")
+    options = storage_options(option)
+    found = {one[:2]: one for url in urls for one in _series_at(url, options)}
+    if not found:
+        raise NoCheckpointError(f"There is no checkpoint in or below {', '.join(urls)}. Is the URL right?")
+    if metric is None:
+        return named([curve_of(*one) for one in found.values()])
+    return named(_by(metric, mode, list(found.values())))
+
+
+def _series_at(url: str, options: dict[str, Any]) -> Iterator[Found]:
+    """Yield the series of a run; if there is none, those of all runs below."""
+    run = Run(url, storage_options=options)
+    own = list(_series_of(run))
+    yield from own
+    if own or run.location.template is not None:
+        return
+    for found in find_runs(url, storage_options=options):
+        if found.problem is not None:
+            tell(f"{found.name or url} is left out: {found.problem}", style="yellow")
+        elif any(series.checkpoints for series in found.manifest.series.values()):
+            yield from _series_of(found.run)
+
+
+def _series_of(run: Run) -> Iterator[Found]:
+    return ((run.url, template, series) for template, series in run.series.items() if series.checkpoints)
+
+
+def _by(metric: str, mode: str | None, found: list[Found]) -> list[Curve]:
+    judged = next((series.mode for _, _, series in found if series.monitor == metric), None)
+    direction: Mode = "min" if mode == "min" else "max" if mode == "max" else judged or infer_mode(metric)
+    curves = [curve_by(*one, metric, direction) for one in found]
+    for curve in curves:
+        if not curve.points:
+            tell(f"{curve.run} is left out: it has not logged {metric}.", style="yellow")
+    if not any(curve.points for curve in curves):
+        logged = {name for *_, series in found for record in series.checkpoints for name in record.logs}
+        known = ", ".join(sorted(logged)[:20]) or "nothing"
+        raise NoCheckpointError(f"No checkpoint has logged {metric!r}. What was logged: {known}.")
+    return [curve for curve in curves if curve.points]
