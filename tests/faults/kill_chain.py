@@ -205,6 +205,7 @@ class Chain:
     length: int
     lives: int = 0
     best: float = float("-inf")
+    floor: float = float("-inf")
     promised: set[float] = field(default_factory=set)
     sealed: dict[str, float] = field(default_factory=dict)
     hits: Counter[str] = field(default_factory=Counter)
@@ -253,11 +254,14 @@ class Chain:
 
     def judge(self, death: Death) -> None:
         """Hold the bucket and the spool to what the dead process had been told, and note what it has sealed."""
-        confirmed = {*death.published, *death.saved[: death.flushed]}
-        if self.kind.arguments.get("save_best_only"):  # of those flushed at once only the best need have arrived
-            confirmed = {*death.published, max(death.saved[: death.flushed], default=float("-inf"))} - {float("-inf")}
-            confirmed = {score for score in confirmed if score in death.published or score > self.best}
-        self.promised |= confirmed
+        flushed = death.saved[: death.flushed]
+        self.promised |= set(death.published)
+        if self.kind.arguments.get(
+            "save_best_only"
+        ):  # only improvements are saved, and of those flushed the best stays
+            self.floor = max([self.floor, *flushed])
+        else:
+            self.promised |= set(flushed)
         self.look()
         for entry in self.direct.pending():
             self.sealed[entry.record.id] = entry.record.score
@@ -270,6 +274,7 @@ class Chain:
         lost = self.promised - known
         assert not lost, self.tell(f"confirmed but not in the manifest: {lost}")
         self.best = max(known, default=self.best)
+        assert self.best >= self.floor, self.tell(f"a flush confirmed {self.floor}, and the best is {self.best}")
 
     def restore(self, reader: Helper, which: str) -> None:
         """Another machine loads it: weights and predictions are the recorded ones."""
