@@ -261,6 +261,48 @@ class Run:
         writer.open()
         return writer
 
+    def push(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        score: float,
+        epoch: int | None = None,
+        monitor: str | None = None,
+        mode: str = "auto",
+        logs: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+    ) -> Checkpoint:
+        """Make a file that exists already a checkpoint of the run; the best, if its score is.
+
+        It joins the series that the URL names by its template, else the one of its kind; where there is none, one
+        called `pushed-{epoch:02d}` is begun. When the file was written counts as the time of its capture, so an old
+        one does not become the latest. Nothing is overwritten, and nothing is pruned. Repeating changes nothing, and
+        goes on where an upload broke off.
+
+        Args:
+            path: A `.weights.h5`, `.keras` or `.h5` file; it is copied, and must not change meanwhile.
+            score: What it reached.
+            epoch: 0-based; by default the one after the latest.
+            monitor: The metric that the score is of; by default the one that the run is judged by, else `val_loss`.
+            mode: `"min"`, `"max"`, or `"auto"`: as the run has it, or as the metric's name says.
+            logs: Other metrics, for the filename template and the record.
+            progress: Told of each part.
+
+        Raises:
+            CorruptCheckpointError: The file is damaged, not safe to load, or changed meanwhile.
+            LocationError: It is no such file; or the run has several series that it could join, or judges by another
+                metric.
+            ManifestError: The manifest cannot be read, or not be written without its key.
+            StoreError: The store refused. The checkpoint waits in the spool: push again, or `recover`.
+        """
+        from remote_ckpt.push import Facts, push
+
+        direction = None if mode == "auto" else mode
+        facts = Facts(float(score), epoch, monitor, direction, dict(logs or {}))  # type: ignore[arg-type]
+        spool = Spool(self.location, self._spool_dir)
+        source = Path(path).expanduser()
+        return push(source, facts, location=self.location, committer=self._committer(), spool=spool, progress=progress)
+
     def prune(
         self, keep_best: int | None = None, keep_last: int | None = None, *, dry_run: bool = False
     ) -> list[Checkpoint]:

@@ -13,6 +13,7 @@ COMMANDS = {
     "ls": "List a run's checkpoints, or the runs below a prefix with the best run first.",
     "show": "Show all that is recorded of one checkpoint, and how to fetch it without remote-ckpt.",
     "pull": "Download a checkpoint, verify it, and print where it is.",
+    "push": "Make a file that exists already a checkpoint of a run; the best, if its score is.",
     "plot": "Draw scores by epoch, with the improvements and the best, and how soon each checkpoint was in the bucket.",
     "verify": "Download checkpoints and compare them with what was recorded.",
     "recover": "Upload the checkpoints that processes which have ended left in this machine's spool.",
