@@ -273,11 +273,11 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         place = f"epoch {epoch + 1}" + ("" if batch is None else f", batch {batch + 1}")
         try:
             riders = self._riders.states()
-            key = writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=riders, urgent=True)
+            writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=riders, urgent=True)
         except (RemoteCkptError, OSError) as exc:
             log.warning("The model of %s could not be saved: %s", place, exc)
         else:
-            self._departure.tell(f"{place} as {self.run.location.url(key)}", self._stats, writer.spool_folder)
+            self._departure.tell(place, self._stats, writer.spool_folder)
 
     def _say(self, message: str | None) -> None:
         if message and self.verbose > 0:
@@ -335,7 +335,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         found = resume_from(self.run, self.model, self._resume, self._riders, (self.params or {}).get("epochs"))
         self.resumed_from = found
         if found:
-            self._say(f"Resuming after epoch {found.epoch + 1} from {found.url}")
+            place = "after" if found.batch is None else "at the beginning of"
+            self._say(f"Resuming {place} epoch {found.epoch + 1} from {found.url}")
 
     def _forget_initial_epoch(self) -> None:
         """See to it that the next `fit` of this model begins where it says, once this one has begun."""

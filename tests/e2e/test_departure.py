@@ -60,7 +60,7 @@ def test_the_latest_is_saved_whatever_the_rules_say(tmp_path, caplog):
         ("w-02-nan.weights.h5", 0),
     ]
     assert saving.preempted.source == "SIGTERM"
-    assert "SIGTERM: 30 s are left. Saving epoch 2, batch 1 as" in caplog.text
+    assert "SIGTERM: 30 s are left. Saving epoch 2, batch 1, and ending training." in caplog.text
     assert f"All that was saved is in {tmp_path}" in caplog.text
 
 
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_on_the_disk_and_that_is_said(tmp_path, monkeypatch
     saving = checkpoint(tmp_path / "run/w-{epoch}.weights.h5", grace=2.3, spool_dir=tmp_path / "spool")
     begun = time.monotonic()
     fit(model(), [Drain(), Term(2, batch=0), saving], epochs=5)
-    assert time.monotonic() - begun < 40
+    assert time.monotonic() - begun < 55
     assert "An upload takes up to" in caplog.text
     assert str(tmp_path / "spool") in caplog.text
     assert "did not reach" in caplog.text

@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def python(*arguments, cwd, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["save_improvements", "save_best_only", "custom_training_loop"])
+@pytest.mark.parametrize("name", ["save_improvements", "save_best_only", "custom_training_loop", "spot_instance"])
 def test_what_an_example_saves_another_loads(name, tmp_path):
     """In a folder of its own, wherever it is started from."""
     start(name, "--epochs", "3", cwd=tmp_path)
@@ -45,6 +47,21 @@ def test_the_examples_take_a_bucket(server, prefix, tmp_path):
     told = start("load_and_predict", url, cwd=tmp_path, **server.environment)
     assert f"accuracy: {best.score:.2%} (when it was saved: {best.score:.2%})" in told
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_spot_instance_that_is_taken_away_is_gone_on_with(tmp_path):
+    """Killed as the example says; the same command goes on."""
+    command = [sys.executable, str(EXAMPLES / "spot_instance.py"), "--epochs", "200"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as first:
+        number = int(first.stdout.readline().removeprefix("training as process "))
+        while Run(tmp_path / "checkpoints" / "pima").latest is None and first.poll() is None:
+            time.sleep(0.2)
+        os.kill(number, signal.SIGTERM)
+        assert first.wait(60) == -signal.SIGTERM
+    latest = Run(tmp_path / "checkpoints" / "pima").latest
+    told = start("spot_instance", "--epochs", str(latest.epoch + 3), cwd=tmp_path)
+    assert f"/{latest.key}, saved in epoch {latest.epoch + 1}\n" in told
+    assert f"{latest.epoch + 3} epochs, from" in told
 
 
 @pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)

@@ -71,7 +71,7 @@ def test_a_notice_at_an_epochs_end_changes_nothing(whole, metadata, prefix, tmp_
     metadata.action, metadata.preempted = None, False
     decision = {"sigterm": (), "ec2": (metadata.url, "interrupt"), "gce": (metadata.url, "preempt")}[notice]
     first = train(server, url, tmp_path / "first", 3, "epoch", *decision)
-    assert "Saving epoch 4 as" in first.stderr, first.stderr[-3000:]
+    assert "Saving epoch 4, and" in first.stderr, first.stderr[-3000:]
     assert f"All that was saved is in {server.url(prefix)}" in first.stderr
     if notice == "sigterm":
         assert first.returncode == -signal.SIGTERM
@@ -93,7 +93,7 @@ def test_a_notice_inside_an_epoch_repeats_that_epoch(whole, prefix, tmp_path):
     url = server.url(f"{prefix}/{NAMED}")
     first = train(server, url, tmp_path / "first", 3, "batch")
     assert first.returncode == -signal.SIGTERM, first.stderr[-3000:]
-    assert "Saving epoch 4, batch 2 as" in first.stderr
+    assert "Saving epoch 4, batch 2, and" in first.stderr
     latest = Run(server.url(prefix), storage_options=server.storage_options).latest
     assert (latest.epoch, latest.batch, latest.score) == (3, 1, None)
     assert latest.key == "w-04-nan.weights.h5"
