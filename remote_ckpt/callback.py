@@ -23,6 +23,7 @@ from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores import Transfer
+from remote_ckpt.tensorboard import StatsBoard
 from remote_ckpt.writer import OnError, SeriesOptions, Writer
 
 log = logging.getLogger("remote_ckpt")
@@ -62,6 +63,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         transfer: Transfer | None = None,
         preemption: PreemptionGuard | None = None,
         signing_key: bytes | str | None = None,
+        tensorboard: str | os.PathLike[str] | None = None,
     ):
         """Make the callback; nothing is sent before training begins.
 
@@ -88,6 +90,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 batch's end and training ends.
             signing_key: Signs the manifest, and refuses one that was not signed with it, see `signing`; by default
                 `REMOTE_CKPT_SIGNING_KEY`, if that is set.
+            tensorboard: A `log_dir` of TensorBoard for the curves of what saving costs, see `tensorboard.StatsBoard`.
 
         Raises:
             LocationError: The URL or the template cannot be used.
@@ -132,6 +135,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._on_error: OnError = on_error
         self._spool = (spool_dir, spool_limit)
         self._stats = Stats()
+        self._board = StatsBoard(tensorboard) if tensorboard is not None else None
         self.resumed_from: Checkpoint | None = None
 
     @property
@@ -209,6 +213,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             return
         if self.save_freq == "epoch":
             self._save_model(epoch=epoch, batch=None, logs=logs)
+        if self._board:
+            self._board.write(self._stats, epoch)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait until everything is in the bucket, and say how it went. After a signal, the process may end here.
@@ -222,6 +228,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             if self._writer is not None:
                 self._finish(self._writer)
         finally:
+            if self._board:
+                self._board.close()
             if self._departure:
                 self._departure.end(self)
 

@@ -1,7 +1,9 @@
 """Curves for TensorBoard, read back from the event files."""
 
 import tensorflow as tf
+from models import fit, model
 
+from remote_ckpt import RemoteModelCheckpoint
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import TransferReport
 from remote_ckpt.tensorboard import StatsBoard
@@ -44,3 +46,13 @@ def test_nothing_is_created_before_there_is_something_to_say(tmp_path):
     board.close()
     board.close()
     assert not (tmp_path / "logs").exists()
+
+
+def test_the_callback_writes_a_point_for_each_epoch(tmp_path):
+    """Beside the curves that Keras's own callback writes there."""
+    url = str(tmp_path / "run" / "{epoch}.weights.h5")
+    callback = RemoteModelCheckpoint(url, monitor="loss", tensorboard=tmp_path / "logs")
+    fit(model(), [callback], epochs=3)
+    points = read(tmp_path / "logs")
+    assert [epoch for name, epoch in points if name == "remote_ckpt/stall_ms"] == [0, 1, 2]
+    assert all(value > 0 for (name, _), value in points.items() if name == "remote_ckpt/stall_ms")
