@@ -1,0 +1,77 @@
+"""The program that `watch --exec` runs on each new best."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.cli._console import safe, tell
+from remote_ckpt.errors import CorruptCheckpointError, NoCheckpointError, StoreError, TransientError
+from remote_ckpt.run import Run
+
+VARIABLES = "REMOTE_CKPT_FILE, _URL, _RUN, _ID, _EPOCH (from 1), _MONITOR and _SCORE"
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Runs a command, one checkpoint at a time.
+
+    No shell is involved, and nothing that a manifest says becomes part of the command: `{}` is replaced by the path of
+    the downloaded and verified file, whose name is its digest. The rest is in environment variables.
+    """
+
+    words: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, command: str) -> Evaluator:
+        """Split a command as a shell would; a shell's other signs have no meaning.
+
+        Raises:
+            typer.BadParameter: Quotes are not closed, or there is no such program.
+        """
+        try:
+            words = tuple(shlex.split(command))
+        except ValueError as exc:
+            raise typer.BadParameter(f"--exec {command!r} cannot be split into words: {exc}.") from exc
+        if not words or shutil.which(words[0]) is None:
+            raise typer.BadParameter(f"--exec: there is no program {words[0] if words else ''!r} to run.")
+        return cls(words)
+
+    def run(self, run: Run, checkpoint: Checkpoint, monitor: str) -> None:
+        """Fetch a checkpoint and run the command on it, to its end. What goes wrong is told, and does not end us.
+
+        Raises:
+            TransientError: The store does not answer; the command was not run.
+        """
+        try:
+            path = run.pull(checkpoint.id)
+        except TransientError:
+            raise
+        except (CorruptCheckpointError, NoCheckpointError, StoreError) as exc:
+            tell(f"epoch {checkpoint.epoch + 1} was not evaluated: {exc}", style="yellow")
+            return
+        words = [word.replace("{}", str(path)) for word in self.words]
+        code = subprocess.run(words, env={**os.environ, **_variables(run, checkpoint, monitor, path)}).returncode
+        if code:
+            ended = f"exit code {code}" if code > 0 else f"signal {-code}"
+            tell(f"{self.words[0]} ended with {ended} on epoch {checkpoint.epoch + 1}.", style="yellow")
+
+
+def _variables(run: Run, checkpoint: Checkpoint, monitor: str, path: Path) -> dict[str, str]:
+    facts = {
+        "FILE": str(path),
+        "URL": checkpoint.url,
+        "RUN": run.url,
+        "ID": checkpoint.id,
+        "EPOCH": str(checkpoint.epoch + 1),
+        "MONITOR": monitor,
+        "SCORE": "" if checkpoint.score is None else repr(checkpoint.score),
+    }
+    return {f"REMOTE_CKPT_{name}": safe(value) for name, value in facts.items()}
