@@ -21,6 +21,7 @@ COMMANDS = {
     "prune": "Delete all but some checkpoints.",
     "sweep": "Delete objects that no manifest names, and abort this run's unfinished uploads.",
     "sign": "Sign a run's manifest with REMOTE_CKPT_SIGNING_KEY, whoever wrote it: look at it first.",
+    "doctor": "Try out credentials, bucket, transfers and spool, and leave nothing behind.",
     "demo": 'Train with checkpoints in a bucket, restore them on "another machine", and compare.',
 }
 

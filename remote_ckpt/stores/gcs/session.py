@@ -58,6 +58,12 @@ class GcsSession:
         return str(self._fs._location)
 
     @property
+    def credentials_method(self) -> str | None:
+        """How gcsfs found its credentials; None when they were given to it."""
+        method: str | None = self._fs.credentials.method
+        return method
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of all fsspec filesystems."""
         try:

@@ -34,12 +34,13 @@ _PORT_OPTIONS = (
 class Identity:
     """Someone whom the server knows, and what they may do: "Admin", "Read", "Write", "List", "Tagging".
 
-    An action may be limited to a bucket: "Read:checkpoints".
+    An action may be limited to a bucket: "Read:checkpoints". Instead, a policy may say it as AWS's do.
     """
 
     name: str
     credentials: Credentials
-    actions: Sequence[str]
+    actions: Sequence[str] = ()
+    policy: dict[str, Any] | None = None
 
 
 READ_ONLY = Identity("reader", Credentials("reader", "reader-secret"), ("Read", "List"))
@@ -115,13 +116,18 @@ def _sockets(ports: dict[str, int]) -> list[Path]:
 
 
 def _access(identities: Iterable[Identity]) -> dict[str, Any]:
+    known = list(identities)
     return {
         "identities": [
             {
                 "name": identity.name,
                 "credentials": [{"accessKey": identity.credentials.key, "secretKey": identity.credentials.secret}],
                 "actions": list(identity.actions),
+                **({"policyNames": [identity.name]} if identity.policy else {}),
             }
-            for identity in identities
-        ]
+            for identity in known
+        ],
+        "policies": [
+            {"name": identity.name, "content": json.dumps(identity.policy)} for identity in known if identity.policy
+        ],
     }
