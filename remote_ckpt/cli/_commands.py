@@ -16,6 +16,7 @@ COMMANDS = {
     "push": "Make a file that exists already a checkpoint of a run; the best, if its score is.",
     "plot": "Draw scores by epoch, with the improvements and the best, and how soon each checkpoint was in the bucket.",
     "watch": "Follow a run while it trains: the newest checkpoint, the best, improvements and rate.",
+    "report": "Write a page about runs: a leaderboard, scores by epoch, and how soon checkpoints were in the bucket.",
     "verify": "Download checkpoints and compare them with what was recorded.",
     "recover": "Upload the checkpoints that processes which have ended left in this machine's spool.",
     "prune": "Delete all but some checkpoints.",

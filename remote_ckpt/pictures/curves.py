@@ -135,6 +135,13 @@ def named(curves: Sequence[Curve]) -> list[Curve]:
     ]
 
 
+def folder_of(curves: Sequence[Curve]) -> str:
+    """Return the URL of the run; of several runs, that of the folder that all are in; empty if there is none."""
+    runs = sorted({curve.run for curve in curves})
+    paths = [run.rstrip("/").split("/") for run in runs]
+    return runs[0] if len(runs) == 1 else "/".join(paths[0][: _common(paths)])
+
+
 def _common(paths: Sequence[Sequence[str]]) -> int:
     """Return how many folders all paths begin with, each path's last one aside."""
     columns = zip(*(path[:-1] for path in paths), strict=False)

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from xml.etree import ElementTree
 
 import pytest
-from drawn import INF, NAN, curve
+from drawn import CASES, curve
 
 from remote_ckpt.pictures import figure, text
 from remote_ckpt.pictures.files import PictureError, write_whole
-
-NOISE = random.Random(3)
-CASES = {
-    "one point": [curve(0.5)],
-    "equal": [curve(0.5, 0.5, 0.5)],
-    "min": [curve(3.0, 2.0, 2.5, 1.0, mode="min")],
-    "not numbers": [curve(NAN, None, INF, -INF)],
-    "some not numbers": [curve(0.1, NAN, 0.3, INF, 0.2)],
-    "huge": [curve(1.7e308, -1.7e308, 1e299, -1e299, mode="min")],
-    "thousandfold": [curve(1e6, 1e3, 1.0, 1e-3, mode="min")],
-    "began again": [curve(0.1, 0.2, 0.3, 0.25, 0.4, epochs=[0, 1, 2, 1, 2])],
-    "ten thousand": [curve(*(NOISE.random() for _ in range(10_000)))],
-    "twenty runs": [curve(*(NOISE.random() for _ in range(30)), run=f"run-{number}") for number in range(20)],
-    "sixty runs": [curve(NOISE.random(), run=f"run-{number}") for number in range(60)],
-    "formula": [curve(0.5, run=r"$\frac{"), curve(0.4, run="_hidden $x$")],
-    "far epoch": [curve(0.5, 0.6, epochs=[0, 1 << 53])],
-}
 
 
 def lines(curves, **options):
