@@ -22,6 +22,8 @@ def parse_option(text: str) -> tuple[list[str], Any]:
     Raises:
         typer.BadParameter: There is no name or no `=`. The message does not repeat the value, which may be a secret.
     """
+    if text == "-":
+        raise typer.BadParameter("-o is short for --option KEY=VALUE. For stdout write --to -")
     name, equals, value = text.partition("=")
     path = name.split(".")
     if not equals or not all(path):

@@ -1,17 +1,30 @@
-"""`remote-ckpt pull`: a checkpoint to the local disk."""
+"""`remote-ckpt pull`: a checkpoint to the local disk, or into a pipe."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from remote_ckpt.cli._arguments import Chosen, Debug, Options, Url, parse_which, storage_options
+from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.cli._arguments import Chosen, Debug, Json, Options, Url, parse_which, storage_options
+from remote_ckpt.cli._console import say_json
+from remote_ckpt.cli._facts import as_json
 from remote_ckpt.cli._progress import transfer
 from remote_ckpt.run import Run
 
-To = Annotated[Path | None, typer.Option("--to", help="A file or an existing folder; else it stays in the cache.")]
+_STDOUT = Path("-")
+
+To = Annotated[
+    Path | None,
+    typer.Option(
+        "--to",
+        help="A file, an existing folder, or - for stdout; else it stays in the cache, where it must not be changed.",
+    ),
+]
 
 
 def pull(
@@ -19,11 +32,42 @@ def pull(
     which: Chosen = "best",
     to: To = None,
     option: Options = None,
+    json: Json = False,
     debug: Debug = False,  # noqa: ARG001 - see Debug
 ) -> None:
-    """Download a checkpoint, verify it, and print where it is."""
+    """Download a checkpoint, verify it, and print where it is.
+
+    With --to - the file itself goes to stdout, after all of it has been verified.
+    """
+    if to == _STDOUT:
+        _require_pipe(json=json)
     run = Run(url, storage_options=storage_options(option))
-    wanted = parse_which(which)
-    with transfer("downloading", run.find(wanted).size) as progress:
-        path = run.pull(wanted, to, progress=progress)
-    print(path)  # noqa: T201 - for $(…): never wrapped, coloured or cleaned
+    found = run.find(parse_which(which))
+    with transfer("downloading", found.size) as progress:
+        path = run.pull(parse_which(which), progress=progress)
+    if to == _STDOUT:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+        sys.stdout.buffer.flush()
+        return
+    record = _pulled(run, found, path)
+    if to is not None:
+        path = run.pull(record.id, to)  # it is in the cache by now
+    if json:
+        say_json({**as_json(record), "path": str(path)})
+    else:
+        print(path)  # noqa: T201 - for $(…): never wrapped, coloured or cleaned
+
+
+def _require_pipe(*, json: bool) -> None:
+    if json:
+        raise typer.BadParameter("--to - and --json both want stdout.")
+    if sys.stdout.isatty():
+        raise typer.BadParameter("Bytes would garble the terminal. Write --to - > FILE, or --to FILE.")
+
+
+def _pulled(run: Run, found: Checkpoint, path: Path) -> Checkpoint:
+    """Return the record of a file in the cache: not the one that was wanted, if that is damaged."""
+    if path.name.startswith(found.sha256):
+        return found
+    return next(record for record in reversed(run.checkpoints) if path.name.startswith(record.sha256))

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from remote_ckpt.cli._arguments import Debug, DryRun, Options, Url, storage_options
-from remote_ckpt.cli._console import say, tell
+from remote_ckpt.cli._arguments import Debug, DryRun, Json, Options, Url, storage_options
+from remote_ckpt.cli._console import say, say_json, tell
 from remote_ckpt.run import Run
 
 Hours = Annotated[
@@ -21,11 +21,15 @@ def sweep(
     older_than: Hours = 24,
     dry_run: DryRun = False,
     option: Options = None,
+    json: Json = False,
     debug: Debug = False,  # noqa: ARG001 - see Debug
 ) -> None:
     """Delete objects that no manifest names, and abort this run's unfinished uploads."""
     run = Run(url, storage_options=storage_options(option))
     gone = run.sweep(timedelta(hours=older_than), dry_run=dry_run)
+    if json:
+        say_json({"dry_run": dry_run, "deleted": gone})
+        return
     for key in gone:
         say(f"{'would delete' if dry_run else 'deleted'} {key}")
     if not gone:
