@@ -58,10 +58,16 @@ def find_curves(
     options = storage_options(option)
     found = {one[:2]: one for url in urls for one in _series_at(url, options)}
     if not found:
-        raise NoCheckpointError(f"There is no checkpoint in or below {', '.join(urls)}. Is the URL right?")
+        raise _nothing([Run(url, storage_options=options) for url in urls])
     if metric is None:
         return named([curve_of(*one) for one in found.values()])
     return named(_by(metric, mode, list(found.values())))
+
+
+def _nothing(runs: Sequence[Run]) -> NoCheckpointError:
+    if len(runs) == 1:
+        return runs[0].nothing()
+    return NoCheckpointError(f"None of {', '.join(run.url for run in runs)} holds or leads to a run with checkpoints.")
 
 
 def _series_at(url: str, options: dict[str, Any]) -> Iterator[Found]:
@@ -73,7 +79,7 @@ def _series_at(url: str, options: dict[str, Any]) -> Iterator[Found]:
         return
     for found in find_runs(url, storage_options=options):
         if found.problem is not None:
-            tell(f"{found.name or url} is left out: {found.problem}", style="yellow")
+            tell(f"{found.run.url} is left out: {found.problem}", style="yellow")
         elif any(series.checkpoints for series in found.manifest.series.values()):
             yield from _series_of(found.run)
 

@@ -40,8 +40,8 @@ def timeline_chart(curves: Sequence[Curve]) -> tuple[str, Markup]:
     highs = [high for _, high in dots]
     up = Scale.over(highs) if needs_log(highs) else Scale(0.0, Scale.over([0.0, *highs]).high)
     frame = _Frame(190, Scale.over([0.0, *(when for when, _ in dots)], margin=0.02), up, shown.along)
-    few = [thinned(each, _DOTS, lambda dot: dot[1]) for each in shown.dots]
-    groups = [_in_look(place, [_dot(*frame.place(*dot), 2.5) for dot in each]) for place, each in enumerate(few)]
+    kept = [thinned(each, _DOTS, lambda dot: dot[1]) for each in shown.dots]
+    groups = [_in_look(place, [_dot(*frame.place(*dot), 2.5) for dot in each]) for place, each in enumerate(kept)]
     return shown.title, frame.around(shown.title, groups[::-1])
 
 

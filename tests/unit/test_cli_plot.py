@@ -116,7 +116,8 @@ def test_nothing_to_draw_is_one_line(tmp_path):
     """And exit code 1."""
     result = invoke("plot", tmp_path)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"remote-ckpt: There is no checkpoint in or below {tmp_path}.")
+    assert result.stderr.startswith(f"remote-ckpt: {tmp_path} holds no checkpoint")
+    assert f"None of {tmp_path}, {tmp_path}/a holds" in invoke("plot", tmp_path, tmp_path / "a").stderr
 
 
 def test_a_broken_run_is_left_out_and_told(sweep):
