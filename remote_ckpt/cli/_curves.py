@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -73,19 +73,21 @@ def _nothing(runs: Sequence[Run]) -> NoCheckpointError:
 def _series_at(url: str, options: dict[str, Any]) -> Iterator[Found]:
     """Yield the series of a run; if there is none, those of all runs below."""
     run = Run(url, storage_options=options)
-    own = list(_series_of(run))
+    own = list(_drawn(run, run.series))
     yield from own
     if own or run.location.template is not None:
         return
     for found in find_runs(url, storage_options=options):
         if found.problem is not None:
             tell(f"{found.run.url} is left out: {found.problem}", style="yellow")
-        elif any(series.checkpoints for series in found.manifest.series.values()):
-            yield from _series_of(found.run)
+        else:
+            recent = found.manifest.series
+            long = any(series.segments for series in recent.values())
+            yield from _drawn(found.run, found.run.series if long else recent)
 
 
-def _series_of(run: Run) -> Iterator[Found]:
-    return ((run.url, template, series) for template, series in run.series.items() if series.checkpoints)
+def _drawn(run: Run, held: Mapping[str, Series]) -> Iterator[Found]:
+    return ((run.url, template, series) for template, series in held.items() if series.checkpoints)
 
 
 def _by(metric: str, mode: str | None, found: list[Found]) -> list[Curve]:
