@@ -112,6 +112,12 @@ def test_a_picture_of_another_kind_is_refused(sweep, name):
     assert ".png or" in result.stderr
 
 
+def test_help_names_what_to_install_in_full():
+    """Brackets are no markup there."""
+    told = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["plot", "--help"]).stdout
+    assert "pip install 'remote_ckpt[plots]'" in told
+
+
 def test_nothing_to_draw_is_one_line(tmp_path):
     """And exit code 1."""
     result = invoke("plot", tmp_path)
