@@ -22,8 +22,6 @@ def parse_option(text: str) -> tuple[list[str], Any]:
     Raises:
         typer.BadParameter: There is no name or no `=`. The message does not repeat the value, which may be a secret.
     """
-    if text == "-":
-        raise typer.BadParameter("-o is short for --option KEY=VALUE. For stdout write --to -")
     name, equals, value = text.partition("=")
     path = name.split(".")
     if not equals or not all(path):
@@ -78,7 +76,7 @@ Options = Annotated[
     list[str] | None,
     typer.Option(
         "--option",
-        "-o",
+        "-O",
         metavar="KEY=VALUE",
         help="For the store, as fsspec's storage_options: endpoint_url=http://…, client_kwargs.region_name=eu-west-1. "
         "Repeat for more.",

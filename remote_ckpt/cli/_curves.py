@@ -23,7 +23,11 @@ Urls = Annotated[
 StoreOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "--option", metavar="KEY=VALUE", help="For the store, as for the other commands. Repeat.", show_default=False
+        "--option",
+        "-O",
+        metavar="KEY=VALUE",
+        help="For the store, as for the other commands. Repeat.",
+        show_default=False,
     ),
 ]
 Metric = Annotated[

@@ -22,7 +22,12 @@ To = Annotated[
     Path | None,
     typer.Option(
         "--to",
-        help="A file, an existing folder, or - for stdout; else it stays in the cache, where it must not be changed.",
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="A file, an existing folder, or - for stdout. Without it the file stays in the cache, where it must not "
+        "be changed.",
+        show_default=False,
     ),
 ]
 
@@ -37,7 +42,7 @@ def pull(
 ) -> None:
     """Download a checkpoint, verify it, and print where it is.
 
-    With --to - the file itself goes to stdout, after all of it has been verified.
+    With -o - the file itself goes to stdout, after all of it has been verified.
     """
     if to == _STDOUT:
         _require_pipe(json=json)
@@ -61,9 +66,9 @@ def pull(
 
 def _require_pipe(*, json: bool) -> None:
     if json:
-        raise typer.BadParameter("--to - and --json both want stdout.")
+        raise typer.BadParameter("-o - and --json both want stdout.")
     if sys.stdout.isatty():
-        raise typer.BadParameter("Bytes would garble the terminal. Write --to - > FILE, or --to FILE.")
+        raise typer.BadParameter("Bytes would garble the terminal. Write -o - > FILE, or -o FILE.")
 
 
 def _pulled(run: Run, found: Checkpoint, path: Path) -> Checkpoint:

@@ -43,7 +43,7 @@ def run(tmp_path):
 
 def test_a_checkpoint_goes_into_a_pipe(run):
     """Its very bytes, and nothing else."""
-    done = subprocess.run([*PROGRAM, "pull", run.url, "--to", "-"], capture_output=True)
+    done = subprocess.run([*PROGRAM, "pull", run.url, "-o", "-"], capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == Path(run.best.url).read_bytes()
 
@@ -51,10 +51,10 @@ def test_a_checkpoint_goes_into_a_pipe(run):
 def test_a_damaged_checkpoint_does_not_go_into_a_pipe(run):
     """Not a byte of it: the one before it is sent, with a warning; of one that was named, nothing."""
     Path(run.best.url).write_bytes(b"x" * run.best.size)
-    done = subprocess.run([*PROGRAM, "pull", run.url, "2", "--to", "-"], capture_output=True)
+    done = subprocess.run([*PROGRAM, "pull", run.url, "2", "-o", "-"], capture_output=True)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"is not what was saved" in done.stderr
-    done = subprocess.run([*PROGRAM, "pull", run.url, "--to", "-"], capture_output=True)
+    done = subprocess.run([*PROGRAM, "pull", run.url, "-o", "-"], capture_output=True)
     assert done.stdout == Path(run.find("id0").url).read_bytes()
     assert b"Passing over epoch 2" in done.stderr
 
@@ -62,19 +62,20 @@ def test_a_damaged_checkpoint_does_not_go_into_a_pipe(run):
 def test_a_terminal_is_not_sent_bytes(run):
     """They would garble it; the message says what to write."""
     ours, theirs = pty.openpty()
-    done = subprocess.run([*PROGRAM, "pull", run.url, "--to", "-"], stdout=theirs, stderr=subprocess.PIPE)
+    done = subprocess.run([*PROGRAM, "pull", run.url, "-o", "-"], stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
     os.close(ours)
     assert done.returncode == 2
     assert b"garble" in done.stderr
 
 
-def test_dash_o_is_told_from_other_programs(run):
-    """Where it names the output."""
-    result = invoke("pull", run.url, "-o", "-")
-    assert result.exit_code == 2
-    assert "--to -" in result.stderr
-    assert invoke("pull", run.url, "--to", "-", "--json").exit_code == 2
+def test_an_output_has_one_name_everywhere(run, tmp_path):
+    """As with curl; what it always was called works too. Two outputs cannot share stdout."""
+    for number, flag in enumerate(("-o", "--output", "--to")):
+        target = tmp_path / f"{number}.weights.h5"
+        assert invoke("pull", run.url, flag, target).stdout == f"{target}\n"
+        assert target.read_bytes() == Path(run.best.url).read_bytes()
+    assert invoke("pull", run.url, "-o", "-", "--json").exit_code == 2
 
 
 def test_pull_says_which_it_is(run, tmp_path):
