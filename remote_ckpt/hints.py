@@ -1,6 +1,8 @@
-"""What to say when a run does not hold what was asked for: pure functions."""
+"""What to say when a run does not hold what was asked for."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Which
 from remote_ckpt.location import MANIFEST_KEY, Location
@@ -18,10 +20,18 @@ def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: W
         which: What was asked for; None stands for anything.
     """
     template = location.template
+    if (named := _local_file(location)) is not None and not manifest.series:
+        return f"{named} is a file, not a run. A run is a folder, or the URL that training saved to."
     if template is not None and template not in manifest.series and not waiting:
         return _no_series(location, template, manifest)
     wanted = "" if which is None else f" ({_name(which)})"
     return f"{location.name} holds no checkpoint{wanted}. {_hint(location, manifest, waiting)}"
+
+
+def _local_file(location: Location) -> Path | None:
+    """Return the file on this machine that was named in place of a run, if it is one."""
+    path = Path(location.root, location.template or "")
+    return path if location.protocol == "file" and path.is_file() else None
 
 
 def _name(which: Which) -> str:
@@ -48,7 +58,8 @@ def _hint(location: Location, manifest: Manifest, waiting: int) -> str:
         return f"{waiting} wait in this machine's spool: `remote-ckpt recover {location.name}` uploads them."
     epochs = [record.epoch + 1 for record in _records(manifest)]
     if epochs:
-        return f"It holds {len(epochs)}, of epochs {min(epochs)} to {max(epochs)}; `remote-ckpt ls` lists them."
+        span = f"epoch {epochs[0]}" if len(set(epochs)) == 1 else f"epochs {min(epochs)} to {max(epochs)}"
+        return f"It holds {len(epochs)}, of {span}; `remote-ckpt ls` lists {'it' if len(epochs) == 1 else 'them'}."
     if location.name.endswith(f"/{MANIFEST_KEY}"):
         return "Name the folder that the manifest is in."
     return "Is the URL the one that training saved to? `remote-ckpt ls` of a prefix lists the runs below it."

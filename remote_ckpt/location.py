@@ -17,6 +17,7 @@ HIDDEN = ".remote_ckpt"
 SUFFIXES = (".weights.h5", ".keras", ".h5")  # the longest match first: ".weights.h5" also ends with ".h5"
 
 _PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
+_BROKEN = re.compile(r"^(s3a?|gs|gcs|abfss?|az|https?|file|memory):/?", re.IGNORECASE)  # would be a folder's name
 _PASSWORD = re.compile(r"(//[^/@:]*):[^/]*@")  # up to the last @: some passwords have one
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
 
@@ -42,12 +43,18 @@ class Location:
         """Split a run's URL, or a filename template under it; the run ends before the first field.
 
         Raises:
-            LocationError: The URL is empty, or has no bucket.
+            LocationError: The URL is empty, lacks a slash, or has no bucket.
         """
         text = os.fspath(url)
         if not isinstance(text, str) or not text.strip():
             raise LocationError(f"Expected a URL or a path such as 's3://bucket/run', got {url!r}.")
         match = _PROTOCOL.match(text)
+        if not match and (broken := _BROKEN.match(text)):
+            scheme = broken.group(1).lower()
+            raise LocationError(
+                f"'{broken.group(0)}…' is no URL: write '{scheme}://…', as text (pathlib.Path takes a slash away). "
+                f"A folder of that name is './{broken.group(0)}…'."
+            )
         protocol = match.group(1).lower() if match else "file"
         if match and protocol == "file":
             text = text[match.end() :]

@@ -54,3 +54,17 @@ def test_the_manifest_itself_is_no_run():
 def test_a_template_whose_checkpoints_wait_is_no_typo():
     """They are to be uploaded first."""
     assert "remote-ckpt recover" in no_checkpoint(Location.parse("s3://b/run/v-{epoch}.weights.h5"), full(), 1, None)
+
+
+def test_a_file_of_this_machine_is_no_run(tmp_path):
+    """It is told so, whatever its suffix."""
+    for name in ("notes.txt", "mine.weights.h5"):
+        (tmp_path / name).write_text("")
+        said = no_checkpoint(Location.parse(tmp_path / name), EMPTY, 0, "best")
+        assert said.startswith(f"{tmp_path / name} is a file, not a run.")
+
+
+def test_a_single_checkpoint_is_told_in_the_singular():
+    """One epoch is no span."""
+    manifest = Manifest(series={TEMPLATE: Series(monitor="m", mode="min").with_checkpoint(checkpoint(3))})
+    assert no_checkpoint(RUN, manifest, 0, 8).endswith("It holds 1, of epoch 4; `remote-ckpt ls` lists it.")

@@ -1,5 +1,7 @@
 """Where a run ends and its template begins, and which keys are allowed."""
 
+from pathlib import Path
+
 import pytest
 
 from remote_ckpt.errors import LocationError, TemplateError
@@ -31,6 +33,20 @@ def test_a_url_without_a_bucket_is_refused(url):
     """The error is a ValueError of our tree."""
     with pytest.raises(LocationError):
         Location.parse(url)
+
+
+@pytest.mark.parametrize("url", ["s3:/b/run", "GS:b/run", Path("s3://b/run"), "https:/user:secret@host/x"])
+def test_a_url_without_its_slashes_is_no_folder(url):
+    """Training would save to this machine all night. What follows may hold a password, and is not repeated."""
+    with pytest.raises(LocationError, match=r"is no URL: write '\w+://…'") as caught:
+        Location.parse(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["./s3:/b", "/x/s3:/b", "runs:2026/a", "s3x"])
+def test_a_folder_may_have_a_colon(path):
+    """Where it cannot be taken for a URL."""
+    assert Location.parse(path).protocol == "file"
 
 
 def test_local_runs_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
