@@ -28,6 +28,7 @@ _BY_STATUS: dict[int, type[StoreError]] = {
 
 def translate(error: Exception, doing: str, url: str) -> StoreError:
     """Return our error for one of fsspec's, an adapter's or a client library's."""
+    error = _behind(error)
     head = f"Cannot {doing} {url}: "
     reason = f"{type(error).__name__}: {error}"
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
@@ -38,6 +39,17 @@ def translate(error: Exception, doing: str, url: str) -> StoreError:
     if isinstance(error, (NotImplementedError, ValueError, TypeError, ImportError)):
         return InvalidRequestError(f"{head}{reason}. Check the URL and `storage_options`.")
     return TransientError(f"{head}{reason}.")
+
+
+def _behind(error: Exception) -> Exception:
+    """Return what really went wrong: fsspec's HTTP calls everything "not found", also that there is no network."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    status = getattr(cause, "status", None)
+    refused = isinstance(status, int) and status != 404
+    unreachable = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError) and status is None
+    return cause if refused or unreachable else error
 
 
 @contextmanager

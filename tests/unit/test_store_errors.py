@@ -9,7 +9,9 @@ import ssl
 
 import aiohttp
 import aiohttp.client_reqrep
+import multidict
 import pytest
+import yarl
 from botocore import exceptions as boto
 from google.auth import exceptions as auth
 
@@ -245,3 +247,32 @@ def test_our_own_errors_pass_a_translation_unchanged() -> None:
         with pytest.raises(errors.ObjectNotFoundError) as caught, translated("read", "x"):
             raise error
         assert caught.value is error
+
+
+def _answer(status: int) -> aiohttp.ClientResponseError:
+    url = yarl.URL("https://h/k")
+    request = aiohttp.RequestInfo(url, "GET", multidict.CIMultiDictProxy(multidict.CIMultiDict()), url)
+    return aiohttp.ClientResponseError(request, (), status=status)
+
+
+def caused(cause: Exception) -> Exception:
+    error = FileNotFoundError("https://h/k")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), errors.TransientError),
+        (_connector_error(OSError(-2, "no such name")), errors.TransientError),
+        (_answer(503), errors.TransientError),
+        (_answer(403), errors.AccessDeniedError),
+        (_answer(404), errors.ObjectNotFoundError),
+        (KeyError("k"), errors.ObjectNotFoundError),
+        (FileNotFoundError("k"), errors.ObjectNotFoundError),
+    ],
+)
+def test_no_network_is_not_taken_for_no_object(cause, expected):
+    """Though fsspec's HTTP says "not found" of both."""
+    assert type(_generic_errors.translate(caused(cause), "read", "https://h/k")) is expected
