@@ -170,4 +170,4 @@ def _final(error: StoreError, attempts: int, seconds: float) -> str:
     times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     if isinstance(error, CredentialsExpiredError):
         return f"{error} Looking for fresh ones did not help ({times}, {seconds:.0f} s)."
-    return f"{error} Gave up after {times} in {seconds:.0f} s; check the network, and whether the service is up."
+    return f"{error} Gave up after {times} in {seconds:.0f} s; check endpoint, network, and whether the service is up."

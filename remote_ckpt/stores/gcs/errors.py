@@ -88,7 +88,7 @@ def unanswered(error: Exception, doing: str, url: str, *, changes: bool) -> Stor
     if is_not_trusted(error):
         return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({describe(error)}).")
     if never_arrived(error):
-        return TransientError(f"{head}the service cannot be reached ({describe(error)}). Check endpoint and network.")
+        return TransientError(f"{head}the service cannot be reached ({describe(error)}).")
     if isinstance(error, FOREIGN):
         kind = OutcomeUnknownError if changes else TransientError
         return kind(f"{head}the connection broke ({describe(error)}).")

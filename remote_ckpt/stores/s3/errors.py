@@ -134,7 +134,7 @@ def _by_status(status: int, code: str, method: str, head: str, told: str) -> Sto
 
 def _unanswered(error: Exception, method: str, head: str) -> StoreError:
     if isinstance(error, boto.ConnectTimeoutError) or never_arrived(error):
-        return TransientError(f"{head}the service cannot be reached ({describe(error)}). Check endpoint and network.")
+        return TransientError(f"{head}the service cannot be reached ({describe(error)}).")
     return _lost(method)(f"{head}the connection broke ({describe(error)}).")
 
 
