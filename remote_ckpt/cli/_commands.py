@@ -6,6 +6,7 @@ What a line says is the first sentence of the function's docstring, so that `--h
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import typer
 
@@ -27,9 +28,12 @@ COMMANDS = {
 }
 
 
-def load(name: str) -> object:
+def load(name: str) -> Any:
     """Return a command, ready to run."""
     function = getattr(importlib.import_module(f"remote_ckpt.cli.{name}"), name)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     alone.command(name)(function)
-    return typer.main.get_command(alone)
+    command = typer.main.get_command(alone)
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)  # typer keeps the source's line ends
+    return command
