@@ -301,6 +301,14 @@ class StoreConformance:
         other.delete("w.h5")
         assert keys(store) == set()
 
+    def test_find_returns_objects_of_a_name_in_any_folder(self, store: ObjectStore) -> None:
+        """In order, without those in hidden folders, and within a bound."""
+        for key in ("m.json", "b/m.json", "a/b/m.json", "a/xm.json", ".remote_ckpt/m.json", "a/.x/m.json"):
+            store.write(key, b"x", expect=Expect.ANYTHING)
+        assert store.find("m.json") == ["a/b/m.json", "b/m.json", "m.json"]
+        with pytest.raises(InvalidRequestError):
+            store.find("m.json", most=2)
+
     @pytest.mark.parametrize("key", AWKWARD_KEYS)
     def test_any_key_works_with_every_verb(self, store: ObjectStore, tmp_path: Path, key: str) -> None:
         """Spaces, signs, other alphabets, folders, and what looks like a pattern."""
