@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -101,14 +102,24 @@ def _read(store: ObjectStore, key: str, location: Location, signer: Signer) -> M
 
 def _in_order(work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """Yield `work` of each item, a few under way at once, none of them further ahead than that."""
-    waiting: deque[Future[U]] = deque()
-    pool = ThreadPoolExecutor(_TOGETHER, thread_name_prefix="remote_ckpt-runs")
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) == _TOGETHER:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    under_way: deque[Future[U]] = deque()
+    for item in items:
+        under_way.append(_begun(work, item))
+        if len(under_way) == _TOGETHER:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+
+
+def _begun(work: Callable[[T], U], item: T) -> Future[U]:
+    """Do `work` in a thread that nobody has to wait for: Ctrl-C shall not take as long as a server that is silent."""
+    future: Future[U] = Future()
+
+    def do() -> None:
+        try:
+            future.set_result(work(item))
+        except BaseException as exc:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(exc)
+
+    threading.Thread(target=do, name="remote_ckpt-runs", daemon=True).start()
+    return future

@@ -2,7 +2,12 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import threading
 from datetime import timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from records import seal, terms
@@ -141,3 +146,46 @@ def test_times_are_told_with_their_zone(sweep):
 
     (board,) = json.loads(invoke("ls", sweep, "--json").stdout)["leaderboards"]
     assert datetime.fromisoformat(board["runs"][0]["latest"]).tzinfo == timezone.utc
+
+
+class Silent(BaseHTTPRequestHandler):
+    """Lists one run, and never answers what its manifest says."""
+
+    asked = threading.Event()
+    ended = threading.Event()
+
+    def do_GET(self):
+        pages = {"/": '<a href="/a/">a</a>', "/a": '<a href="/a/manifest.json">m</a>', "/a/manifest.json": "{}"}
+        page = pages.get(self.path, "").encode()
+        if self.path == "/a/manifest.json" and self.command == "GET":
+            self.asked.set()
+            self.ended.wait(60)
+        self.send_response(200 if page else 404)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(page)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+    def log_message(self, *_):
+        pass
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server():
+    """Though several manifests are being read."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [sys.executable, "-m", "remote_ckpt.cli", "ls", f"http://127.0.0.1:{server.server_port}/"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            assert Silent.asked.wait(30)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=15)
+        finally:
+            Silent.ended.set()
+            process.kill()
+            server.shutdown()
+    assert process.returncode == 130
+    assert told == "remote-ckpt: interrupted. Nothing partial is left behind; the command can be run again.\n"
