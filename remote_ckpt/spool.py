@@ -26,6 +26,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -359,8 +360,7 @@ def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
             continue
         suffix = next(suffix for suffix in SUFFIXES if seal.record.key.endswith(suffix))
         file = folder / f"{seal.record.id}{suffix}"
-        whole = file.is_file() and not file.is_symlink() and file.stat().st_size == seal.record.size
-        if path.stem == seal.record.id and whole:
+        if path.stem == seal.record.id and _has_size(file, seal.record.size):
             sealed |= {path.name, f"{path.stem}.upload.json", file.name}
             yield Entry(seal.record, seal.terms, file, seal.blocks, recovered=True)
     if tidy:
@@ -369,6 +369,15 @@ def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name not in sealed:
                 path.unlink(missing_ok=True)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    """Return whether a file, no link, is there with all its bytes; its owner may drop it at any instant."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _default_folder(location: Location) -> Path:

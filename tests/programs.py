@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 from records import seal, terms
@@ -48,6 +49,21 @@ def save_many(url: str, name: str, times: str) -> None:
         entry = seal(spool, number, score, rules=terms(keep_best=3, keep_last=3), id=f"{name}{number}")
         publisher.publish(entry, TransferReport())
         print(f"{name}{number} {score!r}", flush=True)
+    spool.close()
+
+
+def publish_files(url: str, folder: str, first: str, step: str) -> None:
+    """Publish the files `N.weights.h5` of a folder, from N = `first` down, N being the score; keep one best."""
+    location = Location.parse(url)
+    store = open_store(location)
+    spool = Spool(location)
+    publisher = Publisher(store, location, Committer(store, location))
+    for number in range(int(first), -1, -int(step)):
+        data = Path(folder, f"{number}.weights.h5").read_bytes()
+        now = datetime.now(timezone.utc)
+        rules = terms(keep_best=1, keep_last=1)
+        entry = seal(spool, number, float(number), data=data, rules=rules, id=f"file{number}", created=now)
+        publisher.publish(entry, TransferReport())
     spool.close()
 
 
