@@ -29,8 +29,8 @@ from typing import Any
 
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
 from remote_ckpt.commit import Committer
+from remote_ckpt.commit.segments import Archive, frozen_manifest
 from remote_ckpt.location import MANIFEST_KEY, Location
-from remote_ckpt.segments import Archive, frozen_manifest
 from remote_ckpt.spool import Terms
 from remote_ckpt.stores import Expect, open_store
 from remote_ckpt.testing.servers import ALL, Server, start

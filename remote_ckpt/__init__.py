@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from remote_ckpt.checkpoint import Checkpoint
     from remote_ckpt.preemption import PreemptionGuard
     from remote_ckpt.run import Run, load_best, load_latest
-    from remote_ckpt.runs import FoundRun, find_runs
+    from remote_ckpt.run.below import FoundRun, find_runs
     from remote_ckpt.stores import Transfer
 
 _LAZY = {
     "Checkpoint": "checkpoint",
-    "FoundRun": "runs",
+    "FoundRun": "run.below",
     "PreemptionGuard": "preemption",
     "RemoteModelCheckpoint": "callback",
     "Run": "run",
     "Transfer": "stores",
-    "find_runs": "runs",
+    "find_runs": "run.below",
     "load_best": "run",
     "load_latest": "run",
 }

@@ -25,14 +25,14 @@ from typing import Any, Literal
 from remote_ckpt import exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
 from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.checkpoint.plain import check_size, encode
+from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import DrainError, RemoteCkptError, SaveFailedError
 from remote_ckpt.location import Location, Template
 from remote_ckpt.pipeline import Job, Pipeline, Snapshot
-from remote_ckpt.plain import check_size, encode
 from remote_ckpt.policy import Mode, is_better
 from remote_ckpt.publish import Publisher, object_key
-from remote_ckpt.signing import UNSIGNED, Signer
 from remote_ckpt.spool import Spool, Terms
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import Digests, ObjectStore, Transfer

@@ -43,7 +43,7 @@ def load_damaged(path: str, first: str, count: str) -> None:
     from models import model
 
     from remote_ckpt.errors import CorruptCheckpointError
-    from remote_ckpt.restore import load_into
+    from remote_ckpt.run.restore import load_into
 
     made = model()
     good, suffix = Path(path).read_bytes(), Path(path).name.partition(".")[2]

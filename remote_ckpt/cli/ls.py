@@ -12,7 +12,7 @@ from remote_ckpt.cli._console import cells, safe, say, say_json, stdout, table, 
 from remote_ckpt.cli._facts import age, as_json, number
 from remote_ckpt.cli._runs_below import show_runs
 from remote_ckpt.run import Run
-from remote_ckpt.runs import find_runs
+from remote_ckpt.run.below import find_runs
 from remote_ckpt.spool import Entry
 from remote_ckpt.stats import human_bytes
 

@@ -17,7 +17,7 @@ from typing import Any, NewType, Protocol
 
 from remote_ckpt.errors import InvalidRequestError
 from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.spans import Span
+from remote_ckpt.stores.spans import Span
 
 Version = NewType("Version", str)
 """Opaque token of an object's state: an ETag, a generation, a digest. Equal tokens mean equal bytes."""

@@ -213,7 +213,7 @@ def test_a_manifest_that_would_become_too_large_to_read_is_not_written(tmp_path,
     """The last one that can be read stays."""
     run = Run(str(tmp_path))
     committer(run).commit(made(0), terms())
-    monkeypatch.setattr("remote_ckpt.commit.MAX_MANIFEST_BYTES", 2000)
+    monkeypatch.setattr("remote_ckpt.commit.loop.MAX_MANIFEST_BYTES", 2000)
     with pytest.raises(ManifestError, match="would grow"):
         committer(run).commit(made(1, 0.5, writer="x" * 1000), terms())
     assert ids(run.checkpoints) == ["id0"]

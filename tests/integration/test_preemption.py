@@ -14,7 +14,7 @@ import pytest
 from metadata_server import metadata_server
 
 from remote_ckpt import PreemptionGuard
-from remote_ckpt.notices import EC2_SECONDS, GCE_SECONDS, Ec2, Gce
+from remote_ckpt.preemption.notices import EC2_SECONDS, GCE_SECONDS, Ec2, Gce
 
 
 @pytest.fixture

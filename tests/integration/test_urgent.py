@@ -6,7 +6,7 @@ import threading
 
 from models import model
 
-from remote_ckpt.plain import decode
+from remote_ckpt.checkpoint.plain import decode
 from remote_ckpt.run import Run
 from remote_ckpt.stores.local import LocalStore
 

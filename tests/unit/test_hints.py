@@ -3,8 +3,8 @@
 from records import TEMPLATE, checkpoint
 
 from remote_ckpt.checkpoint import Manifest, Series
-from remote_ckpt.hints import no_checkpoint
 from remote_ckpt.location import Location
+from remote_ckpt.run.hints import no_checkpoint
 
 RUN = Location.parse("s3://bucket/run")
 EMPTY = Manifest()

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from records import checkpoint
 
 from remote_ckpt.cache import STALE, Cache
-from remote_ckpt.following import FollowingDigest
+from remote_ckpt.cache.following import FollowingDigest
+from remote_ckpt.cache.partial import Partial, notes_of
 from remote_ckpt.location import Location
-from remote_ckpt.partial import Partial, notes_of
-from remote_ckpt.spans import Spans
 from remote_ckpt.stores import Version, open_store
+from remote_ckpt.stores.spans import Spans
 
 DATA = os.urandom(5_000_000)
 SIZE = len(DATA)

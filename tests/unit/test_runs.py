@@ -8,10 +8,10 @@ from records import checkpoint, seal, terms
 from remote_ckpt import find_runs
 from remote_ckpt.checkpoint import Manifest, Series
 from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, LocationError
-from remote_ckpt.leaderboard import leaderboard
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
-from remote_ckpt.runs import FoundRun
+from remote_ckpt.run.below import FoundRun
+from remote_ckpt.run.leaderboard import leaderboard
 from remote_ckpt.spool import Spool
 from remote_ckpt.stores import open_store
 

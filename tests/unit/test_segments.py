@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from records import TEMPLATE, checkpoint
 
 from remote_ckpt.checkpoint import Manifest, Segment, Series
+from remote_ckpt.commit.segments import AT_HAND, LENGTH, Archive, frozen, frozen_manifest, segments_of, thawed
 from remote_ckpt.errors import InvalidRequestError, ManifestError, ObjectNotFoundError
 from remote_ckpt.location import Location
-from remote_ckpt.segments import AT_HAND, LENGTH, Archive, frozen, frozen_manifest, segments_of, thawed
 from remote_ckpt.stores import Version
 
 RUN = Location.parse("s3://bucket/run")

@@ -4,9 +4,9 @@ import tensorflow as tf
 from models import fit, model
 
 from remote_ckpt import RemoteModelCheckpoint
+from remote_ckpt.callback.tensorboard import StatsBoard
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import TransferReport
-from remote_ckpt.tensorboard import StatsBoard
 
 
 def read(folder):

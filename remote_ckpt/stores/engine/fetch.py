@@ -11,12 +11,12 @@ from pathlib import Path
 
 from remote_ckpt import retry
 from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, SpoolError, SpoolFullError
-from remote_ckpt.spans import Span
 from remote_ckpt.stores.base import MIB, Landing, ObjectInfo, Progress, Transfer, Version
 from remote_ckpt.stores.engine.disk import Disk, write_range
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range, plan_download
 from remote_ckpt.stores.engine.window import Window, slide
+from remote_ckpt.stores.spans import Span
 
 Sink = Callable[[Sequence[bytes]], Awaitable[None]]
 """Takes the next pieces of a range, and returns when they are written."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from remote_ckpt.spans import Span
 from remote_ckpt.stores.base import MIB, Transfer
+from remote_ckpt.stores.spans import Span
 
 MOST_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _UPLOADS = 32  # parts under way at first

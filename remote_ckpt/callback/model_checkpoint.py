@@ -10,20 +10,20 @@ from typing import Any, Literal
 import keras
 from keras.src.utils import io_utils  # prints around the progress bar as Keras itself does; no public name
 
+from remote_ckpt.callback.departure import Departure
+from remote_ckpt.callback.monitoring import direction, judge
+from remote_ckpt.callback.resume import resume as resume_from
+from remote_ckpt.callback.riders import Riders
+from remote_ckpt.callback.tensorboard import StatsBoard
 from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.departure import Departure
 from remote_ckpt.errors import DrainError, LocationError, RemoteCkptError, SaveFailedError
 from remote_ckpt.location import Template
-from remote_ckpt.monitoring import direction, judge
-from remote_ckpt.notices import Notice
 from remote_ckpt.preemption import PreemptionGuard
-from remote_ckpt.resume import resume as resume_from
-from remote_ckpt.riders import Riders
+from remote_ckpt.preemption.notices import Notice
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores import Transfer
-from remote_ckpt.tensorboard import StatsBoard
 from remote_ckpt.writer import OnError, SeriesOptions, Writer
 
 log = logging.getLogger("remote_ckpt")

@@ -21,7 +21,7 @@ import json
 import os
 from typing import Any
 
-from remote_ckpt import safe_json
+from remote_ckpt.checkpoint import safe_json
 from remote_ckpt.errors import SignatureError
 
 VARIABLE = "REMOTE_CKPT_SIGNING_KEY"

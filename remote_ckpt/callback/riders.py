@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import keras
 
-from remote_ckpt.plain import check_size, decode, encode
+from remote_ckpt.checkpoint.plain import check_size, decode, encode
 
 log = logging.getLogger("remote_ckpt")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
+from remote_ckpt.callback.riders import Riders
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.errors import NoCheckpointError, RemoteCkptError
-from remote_ckpt.riders import Riders
 from remote_ckpt.run import Run
 
 log = logging.getLogger("remote_ckpt")

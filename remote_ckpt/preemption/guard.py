@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from remote_ckpt.notices import Cloud, Ec2, Gce, Notice
+from remote_ckpt.preemption.notices import Cloud, Ec2, Gce, Notice
 
 log = logging.getLogger("remote_ckpt")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from remote_ckpt.notices import Notice
 from remote_ckpt.preemption import PreemptionGuard
+from remote_ckpt.preemption.notices import Notice
 from remote_ckpt.stats import Stats
 
 log = logging.getLogger("remote_ckpt")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series
+from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
+from remote_ckpt.commit.segments import Archive, frozen_manifest, segments_of
 from remote_ckpt.errors import (
     CommitConflictError,
     CommitOutcomeUnknownError,
@@ -22,8 +24,6 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import MANIFEST_KEY, Location
 from remote_ckpt.policy import Mode, is_better
 from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.segments import Archive, frozen_manifest, segments_of
-from remote_ckpt.signing import UNSIGNED, Signer
 from remote_ckpt.spool import Terms
 from remote_ckpt.stores.base import Expect, ObjectStore, Version
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Manifest
+from remote_ckpt.checkpoint.signing import Signer
 from remote_ckpt.errors import (
     AccessDeniedError,
     InvalidRequestError,
@@ -21,7 +22,6 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.location import MANIFEST_KEY, Location
 from remote_ckpt.run import PATIENCE, Run
-from remote_ckpt.signing import Signer
 from remote_ckpt.stores import ObjectStore, open_store
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from remote_ckpt.checkpoint import Checkpoint, Series
 from remote_ckpt.policy import Mode, best_first
-from remote_ckpt.runs import FoundRun
+from remote_ckpt.run.below import FoundRun
 
 Judge = tuple[str, Mode]
 """A metric and its direction."""

@@ -22,10 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from remote_ckpt import safe_json
+from remote_ckpt.checkpoint import safe_json
+from remote_ckpt.checkpoint.plain import check_size
 from remote_ckpt.errors import LocationError, ManifestError, ManifestVersionError
 from remote_ckpt.location import Location, validate_key
-from remote_ckpt.plain import check_size
 from remote_ckpt.policy import Mode, best_of, retained
 
 FORMAT = 1

@@ -23,8 +23,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
-from remote_ckpt import safe_json
-from remote_ckpt.checkpoint import Checkpoint, Entry, Manifest, Segment, Series, fill_in, first_problem
+from remote_ckpt.checkpoint import Checkpoint, Entry, Manifest, Segment, Series, fill_in, first_problem, safe_json
 from remote_ckpt.errors import ManifestError, ObjectNotFoundError
 from remote_ckpt.location import HIDDEN, Location
 from remote_ckpt.stores.base import Expect, ObjectStore

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
+from remote_ckpt.checkpoint.signing import Signer
 from remote_ckpt.commit import Committer
+from remote_ckpt.commit.segments import Archive
 from remote_ckpt.errors import (
     CorruptCheckpointError,
     LocationError,
@@ -23,12 +25,10 @@ from remote_ckpt.errors import (
     ObjectNotFoundError,
     RemoteCkptError,
 )
-from remote_ckpt.hints import no_checkpoint
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
 from remote_ckpt.policy import best_first, infer_mode
 from remote_ckpt.publish import Publisher
-from remote_ckpt.segments import Archive
-from remote_ckpt.signing import Signer
+from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
 
@@ -207,7 +207,7 @@ class Run:
             NoCheckpointError: There is no such checkpoint.
             CorruptCheckpointError: None that would do is intact; the model is untouched.
         """
-        from remote_ckpt.restore import load_into
+        from remote_ckpt.run.restore import load_into
 
         checkpoint, path = self._intact(which, None)
         load_into(model, path, checkpoint.url)
@@ -295,7 +295,7 @@ class Run:
             ManifestError: The manifest cannot be read, or not be written without its key.
             StoreError: The store refused. The checkpoint waits in the spool: push again, or `recover`.
         """
-        from remote_ckpt.push import Facts, push
+        from remote_ckpt.run.push import Facts, push
 
         direction = None if mode == "auto" else mode
         facts = Facts(float(score), epoch, monitor, direction, dict(logs or {}))  # type: ignore[arg-type]

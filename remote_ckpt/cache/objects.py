@@ -15,11 +15,11 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
+from remote_ckpt.cache.partial import Partial
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import CorruptCheckpointError, ObjectNotFoundError, PreconditionFailedError, SpoolError
 from remote_ckpt.location import SUFFIXES
-from remote_ckpt.partial import Partial
 from remote_ckpt.private import make_folder
 from remote_ckpt.progress import Meter
 from remote_ckpt.stores.base import ObjectStore, Progress

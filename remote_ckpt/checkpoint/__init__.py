@@ -1,0 +1,27 @@
+"""What a run holds: records, their JSON and their signature, read from a bucket that is not trusted."""
+
+from remote_ckpt.checkpoint.records import (
+    MAX_BLOCKS,
+    MAX_MANIFEST_BYTES,
+    Checkpoint,
+    Entry,
+    Manifest,
+    Segment,
+    Series,
+    Which,
+    fill_in,
+    first_problem,
+)
+
+__all__ = [
+    "MAX_BLOCKS",
+    "MAX_MANIFEST_BYTES",
+    "Checkpoint",
+    "Entry",
+    "Manifest",
+    "Segment",
+    "Series",
+    "Which",
+    "fill_in",
+    "first_problem",
+]

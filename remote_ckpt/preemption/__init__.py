@@ -1,0 +1,5 @@
+"""Word that the machine will be taken away: from signals, and from the clouds' metadata servers."""
+
+from remote_ckpt.preemption.guard import PreemptionGuard
+
+__all__ = ["PreemptionGuard"]
