@@ -103,9 +103,14 @@ class Checkpoint(_Record):
 
 
 class Entry(_Record):
-    """One line of a series' history; it outlives the checkpoint's pruning."""
+    """One line of a series' history; it outlives the checkpoint's pruning.
+
+    Attributes:
+        key: The object it had: what was killed between pruning and deleting has left it behind, for a sweep.
+    """
 
     id: Id
+    key: Key | None = None
     epoch: int = Field(ge=0, le=1 << 53)
     score: float | None = None
     created: AwareDatetime
@@ -231,7 +236,13 @@ class Series(_Record):
         """Return the series with `candidate` recorded, and the best if it beats the present best. Idempotent by id."""
         if self.knows(candidate.id):
             return self
-        entry = Entry(id=candidate.id, epoch=candidate.epoch, score=candidate.score, created=candidate.created)
+        entry = Entry(
+            id=candidate.id,
+            key=candidate.key,
+            epoch=candidate.epoch,
+            score=candidate.score,
+            created=candidate.created,
+        )
         grown = self.model_copy(update={"history": (*self.history, entry)})
         return grown._with_records((*self.checkpoints, candidate))
 

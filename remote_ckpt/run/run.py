@@ -333,19 +333,24 @@ class Run:
         return gone
 
     def sweep(self, older_than: timedelta = ORPHAN_AGE, *, dry_run: bool = False) -> list[str]:
-        """Delete what the manifest does not name under the hidden folder, and this run's unfinished uploads.
+        """Delete what nothing names any more, and this run's unfinished uploads.
 
-        Only what is older than `older_than`. Objects beside the manifest are left alone, whoever put them there.
+        That is what lies under the hidden folder, and objects that the manifest has named once: who is killed between
+        pruning and deleting leaves them. Only what is older than `older_than`. What no manifest ever named, beside the
+        manifest, is left alone, whoever put it there.
 
         Returns:
             The keys that were deleted, or would be.
         """
-        named = self._archive.keys(self.manifest()) | {MANIFEST_KEY}
+        manifest = self.manifest()
+        named = self._archive.keys(manifest) | {MANIFEST_KEY}
+        once = {entry.key for name, one in manifest.series.items() for entry in self._archive.whole(name, one).history}
         limit = datetime.now(timezone.utc) - older_than
         orphans = [
             found.key
-            for found in self.store.scan(f"{HIDDEN}/")
-            if found.key not in named
+            for found in self.store.scan()
+            if (found.key in once or found.key.startswith(f"{HIDDEN}/"))
+            and found.key not in named
             and found.modified is not None
             and found.modified < limit
             and not found.key.startswith(f"{HIDDEN}/spool/")

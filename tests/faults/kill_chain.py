@@ -305,8 +305,9 @@ class Chain:
         assert not garbage, self.tell(f"left in the spool: {garbage}")
         self.direct.sweep(older_than=timedelta(0))
         assert not self.direct.store.sweep_uploads(timedelta(0), dry_run=True), self.tell("unfinished uploads remain")
-        stray = [key for key in self.auditor.unnamed() if key.startswith(".remote_ckpt/")]
-        assert not stray, self.tell(f"left under the hidden folder: {stray}")
+        once = {entry.key for series in self.direct.manifest().series.values() for entry in series.history}
+        stray = [key for key in self.auditor.unnamed() if key in once or key.startswith(".remote_ckpt/")]
+        assert not stray, self.tell(f"left after a sweep: {stray}")
 
     def tell(self, what: str) -> str:
         lives = "\n  ".join(self.story)

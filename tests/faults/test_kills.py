@@ -50,7 +50,7 @@ LARGE = Kind(
 
 @dataclass
 class Lab:
-    """The processes that the kinds share; `orphans` counts objects that a kill left between a commit and a deletion."""
+    """The processes that the kinds share; `orphans` counts objects that no manifest ever named."""
 
     trainers: list[Helper]
     reader: Helper

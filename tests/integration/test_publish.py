@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from records import TEMPLATE, seal, terms
@@ -157,3 +157,18 @@ def test_a_record_tells_when_its_object_was_complete(run, publisher, spool):
     uploaded = run.best.uploaded
     assert begun <= uploaded <= datetime.now(timezone.utc)
     assert commit.series.find("best").uploaded == uploaded
+
+
+def test_what_a_kill_left_between_pruning_and_deleting_is_swept(run, publisher, spool, tmp_path, monkeypatch):
+    """The manifest has named it once; a file that it never named may be the user's own."""
+    rules = terms(keep_last=1, keep_best=1)
+    publish(publisher, seal(spool, 1, 0.5, rules=rules))
+    (tmp_path / "run/notes.h5").write_bytes(b"the user's own")
+    monkeypatch.setattr(publisher, "_delete", lambda pruned, manifest: None)
+    publish(publisher, seal(spool, 2, 0.25, rules=rules))
+    assert (tmp_path / "run/w-01.weights.h5").exists()
+    assert run.sweep() == []  # it is too young
+    assert run.sweep(timedelta(0), dry_run=True) == ["w-01.weights.h5"]
+    assert run.sweep(timedelta(0)) == ["w-01.weights.h5"]
+    left = {path.name for path in (tmp_path / "run").glob("*.h5")}
+    assert left == {"w-02.weights.h5", "notes.h5"}
