@@ -77,6 +77,16 @@ def test_the_window_is_full_until_the_end(size: int) -> None:
     assert len(plan.parts) % plan.width in (0, plan.width - 1)
 
 
+def test_a_server_at_hand_gets_fewer_and_longer_parts():
+    """Each connection is fast there, and more of them only cost processor time; the window may still grow."""
+    far = plan_upload(256 * MIB, Transfer(), smallest=5 * MIB, round_trip=0.02)
+    near = plan_upload(256 * MIB, Transfer(), smallest=5 * MIB, round_trip=0.001)
+    assert (near.width, near.widest) == (8, far.widest)
+    assert len(near.parts) == 16
+    assert far.width > 2 * near.width
+    assert plan_upload(256 * MIB, Transfer(concurrency=20), smallest=5 * MIB, round_trip=0.001).width == 20
+
+
 def test_a_plan_survives_its_journal() -> None:
     """And what is not a plan for this file is no plan."""
     plan = plan_upload(300_000_000, Transfer(), smallest=5 * MIB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,9 @@ MOST_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfa
 _UPLOADS = 32  # parts under way at first
 _MOST_UPLOADS = 64  # as many as the connection pools have room for
 _USUAL = 6 * MIB  # bytes of one: what arrived is kept after a crash, what was half there is not
+_NEAR = 0.004  # seconds of a round trip: a server on this machine or beside it
+_NEAR_UPLOADS = 8  # parts under way at first: there each connection is fast, and more of them only cost processor time
+_NEAR_USUAL = 16 * MIB
 _DOWNLOADS = 32  # ranges under way
 _LONG = 4 * MIB  # bytes of one
 _HELD = 2 * MIB  # bytes of one in memory: what is being read or written, and what the connection holds meanwhile
@@ -86,15 +90,15 @@ def with_lengths(lengths: Any, size: int, *, smallest: int) -> tuple[Range, ...]
     return parts if all(part.size >= smallest for part in parts[:-1]) else None
 
 
-def widths(transfer: Transfer) -> tuple[int, int]:
+def widths(transfer: Transfer, round_trip: float = math.inf) -> tuple[int, int]:
     """Return how many parts of an upload may be under way, at first and at most: the memory bound wins."""
     bound = max(1, transfer.memory // _HELD)
     if transfer.concurrency is not None:
         return (min(transfer.concurrency, bound),) * 2
-    return min(_UPLOADS, bound), min(_MOST_UPLOADS, bound)
+    return min(_NEAR_UPLOADS if round_trip < _NEAR else _UPLOADS, bound), min(_MOST_UPLOADS, bound)
 
 
-def plan_upload(size: int, transfer: Transfer, *, smallest: int) -> Plan:
+def plan_upload(size: int, transfer: Transfer, *, smallest: int, round_trip: float = math.inf) -> Plan:
     """Cut an upload so that many connections share it until its end.
 
     One connection to an object store is slow and many are fast, so even a small object is cut; and the parts fill the
@@ -105,9 +109,11 @@ def plan_upload(size: int, transfer: Transfer, *, smallest: int) -> Plan:
         size: Bytes.
         transfer: What the user wants.
         smallest: Bytes of the smallest part allowed (S3: 5 MiB).
+        round_trip: Seconds of the quickest small request so far.
     """
-    width, widest = widths(transfer)
-    even = _round_up(_divide_up(size, width * _divide_up(size, width * _USUAL)), _GRAIN)
+    width, widest = widths(transfer, round_trip)
+    usual = _NEAR_USUAL if round_trip < _NEAR else _USUAL
+    even = _round_up(_divide_up(size, width * _divide_up(size, width * usual)), _GRAIN)
     part = max(transfer.part_size or even, smallest, _round_up(_divide_up(size, MOST_PARTS), MIB))
     if transfer.concurrency is None:
         count = _divide_up(size, part)

@@ -80,7 +80,7 @@ class Multipart:
         """Go on with the upload that the journal names, or begin one and note it."""
         job, size = self._job, self._job.digests.size
         if self._source is None:
-            plan = plan_upload(size, job.transfer, smallest=SMALLEST)
+            plan = plan_upload(size, job.transfer, smallest=SMALLEST, round_trip=self._session.round_trip)
         else:
             plan = plan_delta(size, self._source, job.transfer, uneven=self._session.uneven_parts)
         identity = {

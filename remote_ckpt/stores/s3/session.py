@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import fsspec
 import s3fs
 
-from remote_ckpt.errors import InvalidRequestError, RemoteCkptError
+from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.location import Location
 from remote_ckpt.stores.engine import bridge
 from remote_ckpt.stores.s3.errors import translate
@@ -38,6 +40,7 @@ class S3Session:
         prefix: The run's prefix with a slash at its end, or empty.
         crc32c: Whether the service knows crc32c, as far as is known; `objects.send` finds out.
         uneven_parts: Whether an object's parts may differ in size, as far as is known.
+        round_trip: Seconds of the quickest look at an object so far.
         whole_crc32c: Whether what it calls the whole object's crc32c is that (moto's is not, for several parts).
     """
 
@@ -51,6 +54,7 @@ class S3Session:
         self.crc32c = True
         self.uneven_parts = True
         self.whole_crc32c = True
+        self.round_trip = math.inf
         self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
 
     @property
@@ -77,15 +81,23 @@ class S3Session:
         if key:
             arguments["Key"] = self.prefix + key
         with_bucket = {"Bucket": self.bucket, **arguments}
-        fs = self._fs
+        fs, begun = self._fs, time.monotonic()
         try:
             _expect_nothing(await fs.set_session())
             answer: dict[str, Any] = await fs._call_s3(method, **with_bucket)
+            self._note_time(method, begun)
         except RemoteCkptError:
             raise
         except Exception as exc:
-            raise translate(exc, method, doing, self.name(key)) from exc
+            error = translate(exc, method, doing, self.name(key))
+            if isinstance(error, ObjectNotFoundError):  # an answer like any other
+                self._note_time(method, begun)
+            raise error from exc
         return answer
+
+    def _note_time(self, method: str, begun: float) -> None:
+        if method == "head_object":
+            self.round_trip = min(self.round_trip, time.monotonic() - begun)
 
     def name(self, key: str) -> str:
         """Return a key's URL for messages."""
