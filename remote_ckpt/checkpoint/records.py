@@ -169,7 +169,7 @@ class Series(_Record):
     """The checkpoints made by one filename template.
 
     In the manifest of a long run only the recent past is at hand, with the best and the latest; `segments` says where
-    the rest is, and `segments.Archive.whole` brings it back.
+    the rest is, and `commit.archive.Archive.whole` brings it back.
 
     Attributes:
         monitor: The name of the metric that decides.

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
-from remote_ckpt.commit.segments import Archive, frozen_manifest, segments_of
+from remote_ckpt.commit.archive import Archive
+from remote_ckpt.commit.segments import segments_of
 from remote_ckpt.errors import (
     CommitConflictError,
     CommitOutcomeUnknownError,
@@ -162,7 +163,7 @@ class Committer:
             if changed is manifest:
                 self._cached = (manifest, version)
                 return manifest
-            changed, objects = frozen_manifest(changed, segments_of(manifest) | written, hold)
+            changed, objects = self.archive.frozen(changed, segments_of(manifest) | written, hold)
             data = self._signed(changed)
             self.archive.write(objects)
             written.update(segments_of(changed))

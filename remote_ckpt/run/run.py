@@ -17,7 +17,7 @@ from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
 from remote_ckpt.checkpoint.signing import Signer
 from remote_ckpt.commit import Committer
-from remote_ckpt.commit.segments import Archive
+from remote_ckpt.commit.archive import Archive
 from remote_ckpt.errors import (
     CorruptCheckpointError,
     LocationError,

@@ -11,6 +11,7 @@ import pytest
 from records import TEMPLATE, checkpoint, seal, terms
 
 from remote_ckpt.commit import Committer
+from remote_ckpt.commit.segments import AT_HAND, LENGTH
 from remote_ckpt.errors import CommitConflictError, CorruptCheckpointError, ManifestError, PreconditionFailedError
 from remote_ckpt.location import MANIFEST_KEY, Location
 from remote_ckpt.publish import Publisher
@@ -21,6 +22,7 @@ from remote_ckpt.stores import Expect, TransferReport
 from remote_ckpt.stores.local import LocalStore
 
 MANY = 400
+FIRST = AT_HAND + LENGTH  # the commit that moves the first records
 SEGMENTS = ".remote_ckpt/segments"
 
 
@@ -149,7 +151,7 @@ def test_sweep_leaves_hidden_objects_that_only_a_segment_names(tmp_path):
     """The objects behind a fixed name live under the hidden folder."""
     run = Run(str(tmp_path / "run"))
     one = committer(run)
-    for number in range(160):
+    for number in range(FIRST + 5):
         key = f".remote_ckpt/w-{number:02d}.weights.h5"
         one.store.write(key, b"abc", expect=Expect.ABSENT)
         one.commit(made(number, key=key), terms())
@@ -180,23 +182,23 @@ def test_a_lost_commit_leaves_an_orphan_and_nothing_else(tmp_path):
 
     store = Refuses(str(tmp_path), url=str(tmp_path))
     one = Committer(store, Location.parse(str(tmp_path)), RetryPolicy(deadline=0.0))
-    for number in range(149):
+    for number in range(FIRST - 1):
         one.commit(made(number, -number), terms())
     store.refusing = True
     with pytest.raises(CommitConflictError, match="Other writers"):
-        one.commit(made(149, -149), terms())
+        one.commit(made(FIRST, -FIRST), terms())
     run = Run(str(tmp_path))
     assert len(segments(run)) == 1
-    assert len(run.checkpoints) == 149
+    assert len(run.checkpoints) == FIRST - 1
     store.refusing = False
-    one.commit(made(149, -149), terms())
+    one.commit(made(FIRST, -FIRST), terms())
     assert len(segments(run)) == 2
-    assert len(run.checkpoints) == 150
+    assert len(run.checkpoints) == FIRST
     old = time.time() - 2 * 86400
     for key in segments(run):
         os.utime(tmp_path / key, (old, old))
     assert len(run.sweep()) == 1
-    assert len(run.checkpoints) == 150
+    assert len(run.checkpoints) == FIRST
 
 
 def test_the_next_best_is_found_among_the_old_when_the_best_is_damaged(run, caplog):

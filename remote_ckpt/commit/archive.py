@@ -1,0 +1,154 @@
+"""The segments of a run in its store: read with distrust, and written before the commit that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from remote_ckpt.checkpoint import Checkpoint, Manifest, Segment, Series, fill_in, first_problem, safe_json
+from remote_ckpt.commit.segments import Contents, frozen, merging, named_segments, thawed
+from remote_ckpt.errors import ManifestError, ObjectNotFoundError
+from remote_ckpt.location import Location
+from remote_ckpt.stores.base import Expect, ObjectStore
+
+log = logging.getLogger("remote_ckpt")
+
+MAX_TOTAL_BYTES = 256 << 20
+"""Of a series' segments together, when all are read: 200,000 records with 20 logs each."""
+
+_TOGETHER = 8  # requests at once
+
+_ADVICE = (
+    "Nothing was changed, and the best and the latest can still be loaded. "
+    "With versioning switched on, the bucket may hold an earlier version of it."
+)
+
+
+@dataclass
+class Archive:
+    """Reads and writes the segments of one run. Threads: any."""
+
+    store: ObjectStore
+    location: Location
+    _named: dict[str, tuple[frozenset[str], frozenset[str]]] = field(default_factory=dict)  # ids and keys, by digest
+
+    def knows(self, template: str, series: Series, record: Checkpoint) -> bool:
+        """Return whether `record` was ever committed. Reads the segments that were made of its time, each once.
+
+        Raises:
+            ManifestError: A segment is missing, or not what was committed.
+            StoreError: The store refused.
+        """
+        if series.knows(record.id):
+            return True
+        near = [segment for segment in series.segments if segment.first <= record.created <= segment.last]
+        return any(record.id in self._names(template, segment)[0] for segment in near)
+
+    def keys(self, manifest: Manifest) -> set[str]:
+        """Return every key that the manifest or one of its segments names. Reads each segment once.
+
+        Raises: as `knows`.
+        """
+        holding = [pair for pair in named_segments(manifest) if pair[1].records]
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            return manifest.keys.union(*pool.map(lambda pair: self._names(*pair)[1], holding))
+
+    def whole(self, template: str, series: Series) -> Series:
+        """Return a series with all its past at hand.
+
+        Raises:
+            ManifestError: A segment is missing, or not what was committed, or all of them are too much to read.
+            StoreError: The store refused.
+        """
+        if not series.segments:
+            return series
+        total = sum(segment.size for segment in series.segments)
+        if total > MAX_TOTAL_BYTES:
+            raise ManifestError(
+                f"The older records of {self.location.url(template)} take {total} bytes, and at most {MAX_TOTAL_BYTES} "
+                "are read at once. The best and the latest can still be loaded."
+            )
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            contents = list(pool.map(lambda segment: self.read(template, segment), series.segments))
+        try:
+            return thawed(series, contents)
+        except ValueError as exc:
+            raise ManifestError(
+                f"The segments of {self.location.url(template)} are not valid: {exc}. {_ADVICE}"
+            ) from exc
+
+    def read(self, template: str, segment: Segment) -> Contents:
+        """Return what a segment holds, verified against its digest.
+
+        Raises: as `knows`.
+        """
+        where = self.location.url(segment.key)
+        try:
+            data, _ = self.store.read(segment.key, limit=segment.size)
+        except ObjectNotFoundError as exc:
+            raise ManifestError(f"{where}, which holds older records of the run, is missing. {_ADVICE}") from exc
+        if hashlib.sha256(data).hexdigest() != segment.sha256:
+            raise ManifestError(f"{where} is not what was committed (sha256). {_ADVICE}")
+        try:
+            raw = safe_json.load(data)
+            fill_in(raw["checkpoints"], template, self.location)
+            contents = Contents.model_validate(raw)
+        except (ValidationError, RecursionError) as exc:
+            raise ManifestError(f"{where} is not valid: {first_problem(exc)}. {_ADVICE}") from exc
+        except (ValueError, LookupError, TypeError) as exc:
+            raise ManifestError(f"{where} holds no records of a run. {_ADVICE}") from exc
+        if (len(contents.history), len(contents.checkpoints)) != (segment.entries, segment.records):
+            raise ManifestError(f"{where} does not hold as many records as was committed. {_ADVICE}")
+        return contents
+
+    def frozen(
+        self, manifest: Manifest, known: Mapping[str, Segment], hold: Collection[str] = ()
+    ) -> tuple[Manifest, dict[str, bytes]]:
+        """Move all but the recent past of each series to segments.
+
+        Args:
+            manifest: Its series may have their segments, or all their past at hand.
+            known: Segments that are in the store, by digest: what is there already is not written again.
+            hold: Series whose records all stay, see `segments.frozen`.
+
+        Returns:
+            The manifest to commit, and the objects to write before it, by key.
+
+        Raises:
+            ManifestError: The records are larger than what is ever read.
+            StoreError: The store refused.
+        """
+        series: dict[str, Series] = {}
+        objects: dict[str, bytes] = {}
+        for template, one in manifest.series.items():
+            series[template], more = frozen(template, self._opened(template, one), known, hold=template in hold)
+            objects |= more
+        return manifest.model_copy(update={"series": series}), objects
+
+    def write(self, objects: Mapping[str, bytes]) -> None:
+        """Write new segments. Their names are ours alone, so a write whose answer was lost may be repeated."""
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            list(pool.map(lambda key: self.store.write(key, objects[key], expect=Expect.ANYTHING), objects))
+
+    def _opened(self, template: str, series: Series) -> Series:
+        """Return a series with those segments at hand that are to become one. What cannot be read stays as it is."""
+        if not (last := merging(series)):
+            return series
+        try:
+            opened = self.whole(template, series.model_copy(update={"segments": last}))
+        except ManifestError as exc:
+            log.warning("%s", exc)
+            return series
+        return opened.model_copy(update={"segments": series.segments[: -len(last)]})
+
+    def _names(self, template: str, segment: Segment) -> tuple[frozenset[str], frozenset[str]]:
+        if segment.sha256 not in self._named:
+            contents = self.read(template, segment)
+            ids, keys = (entry.id for entry in contents.history), (record.key for record in contents.checkpoints)
+            self._named[segment.sha256] = frozenset(ids), frozenset(keys)
+        return self._named[segment.sha256]
