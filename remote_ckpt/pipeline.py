@@ -22,7 +22,7 @@ from typing import Protocol
 
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.commit import Commit
-from remote_ckpt.errors import DrainError, RemoteCkptError, SpoolFullError
+from remote_ckpt.errors import CorruptCheckpointError, DrainError, RemoteCkptError, SpoolFullError
 from remote_ckpt.policy import Mode, is_better
 from remote_ckpt.publish import Publisher
 from remote_ckpt.spool import Entry, Spool, Terms
@@ -123,7 +123,7 @@ class Pipeline:
         """Capture a model and queue it. Waits only where a snapshot more would break the bound on memory."""
         self._start()
         with self._changed:
-            while self._jobs and (urgent or not self.supersede):
+            while self._jobs and (urgent or not self.supersede or self._jobs[0].id == self._urgent):
                 self._changed.wait()
         job = capture()
         with self._changed:
@@ -295,6 +295,13 @@ class Pipeline:
             if not entry.path.exists():  # trying again would hold up all that wait behind it
                 self._give_up(entry.record.id)
                 self._lose(exc, f"{entry.path} has vanished from the spool before it was uploaded, and is lost")
+                return
+            if isinstance(exc, CorruptCheckpointError):  # nor will it ever be again what was sealed
+                self._give_up(entry.record.id)
+                entry.drop()
+                self._lose(
+                    exc, f"The checkpoint of epoch {entry.record.epoch + 1} was damaged on the disk, and is lost"
+                )
                 return
             self._entries.appendleft(entry)
             self._hopes.pop(entry.record.id, None)

@@ -94,6 +94,7 @@ class Entry:
         path: The file, complete and on the disk.
         blocks: Digests of its blocks, see `stores.Digests`.
         recovered: Whether another process sealed it.
+        reusable: Whether its file may be written over once it is in the bucket.
     """
 
     record: Checkpoint
@@ -101,6 +102,7 @@ class Entry:
     path: Path
     blocks: tuple[str, ...] = ()
     recovered: bool = False
+    reusable: bool = False
 
     @property
     def digests(self) -> Digests:
@@ -115,17 +117,17 @@ class Entry:
     def drop(self) -> None:
         """Forget the checkpoint: the seal goes first, so that a crash in between leaves nothing half alive.
 
-        Its file is kept to be written over, unless a local run's object is a link to it.
+        Its file is kept to be written over, if it may be.
         """
         folder = self.path.parent
         for path in (folder / f"{self.record.id}.json", folder / f"{self.record.id}.upload.json"):
             path.unlink(missing_ok=True)
         spare = folder / _SPARE
         with contextlib.suppress(FileNotFoundError):
-            if self.recovered or not self.path.name.endswith(_SPARE_SUFFIX) or self.path.stat().st_nlink > 1:
-                self.path.unlink()
-            else:
+            if self.reusable and self.path.stat().st_nlink == 1:
                 self.path.rename(spare)
+            else:
+                self.path.unlink()
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ class Spool:
                 if suffix == _SPARE_SUFFIX:
                     with contextlib.suppress(FileNotFoundError):
                         (folder / _SPARE).rename(partial)
+                        _sync(folder)  # or a power cut could bring back its old seal over the new bytes
                 write(partial)
                 _sync(partial)
                 digests = digest_file(partial, blocks=blocks)
@@ -231,7 +234,9 @@ class Spool:
                 partial.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 raise
-        return Entry(record, terms, path, digests.blocks)
+        # A local run's objects are links to these files: somebody may be reading one even when its name is gone.
+        reusable = suffix == _SPARE_SUFFIX and self.location.protocol != "file"
+        return Entry(record, terms, path, digests.blocks, reusable=reusable)
 
     def scratch(self) -> Path:
         """Return a folder on the spool's filesystem for files that will be sealed; removed with the owner's.

@@ -342,13 +342,14 @@ class Run:
         Returns:
             The keys that were deleted, or would be.
         """
-        manifest = self.manifest()
+        present = list(self.store.scan())
+        manifest = self.manifest()  # after looking, or what is committed meanwhile would pass for an orphan
         named = self._archive.keys(manifest) | {MANIFEST_KEY}
         once = {entry.key for name, one in manifest.series.items() for entry in self._archive.whole(name, one).history}
         limit = datetime.now(timezone.utc) - older_than
         orphans = [
             found.key
-            for found in self.store.scan()
+            for found in present
             if (found.key in once or found.key.startswith(f"{HIDDEN}/"))
             and found.key not in named
             and found.modified is not None
@@ -372,16 +373,25 @@ class Run:
 
         Raises:
             StoreError: The store refused; what was not uploaded is still in the spool.
+            CorruptCheckpointError: What waited was damaged on the local disk, and was dropped; all others are uploaded.
         """
         spool = Spool(self.location, self._spool_dir)
         publisher = Publisher(self.store, self.location, self._committer())
         done: list[Checkpoint] = []
+        damaged: CorruptCheckpointError | None = None
         try:
             for entry in spool.adopt():
-                commit = publisher.publish(entry, TransferReport(), progress)
+                try:
+                    commit = publisher.publish(entry, TransferReport(), progress)
+                except CorruptCheckpointError as exc:  # it must not hold up the others, now and for ever
+                    damaged = exc
+                    entry.drop()
+                    continue
                 done.append(commit.series.find(entry.record.id) or entry.record)
         finally:
             spool.close()
+        if damaged is not None:
+            raise damaged
         return done
 
     def _committer(self, patience: float | None = None) -> Committer:

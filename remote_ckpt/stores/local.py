@@ -274,6 +274,7 @@ class LocalStore(ObjectStore):
             os.fsync(fd)
         try:
             os.link(source, path)
+            os.utime(path)  # an object is as old as its upload: a sweep goes by that
         except OSError as exc:
             if exc.errno in _NO_HARD_LINKS:
                 return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from datetime import datetime, timedelta, timezone
 
@@ -9,7 +10,7 @@ import pytest
 from records import TEMPLATE, seal, terms
 
 from remote_ckpt.commit import Committer
-from remote_ckpt.errors import StoreError
+from remote_ckpt.errors import CorruptCheckpointError, SaveFailedError, StoreError
 from remote_ckpt.location import Location
 from remote_ckpt.publish import Publisher
 from remote_ckpt.run import Run
@@ -172,3 +173,35 @@ def test_what_a_kill_left_between_pruning_and_deleting_is_swept(run, publisher, 
     assert run.sweep(timedelta(0)) == ["w-01.weights.h5"]
     left = {path.name for path in (tmp_path / "run").glob("*.h5")}
     assert left == {"w-02.weights.h5", "notes.h5"}
+
+
+def damage(entry):
+    content = bytearray(entry.path.read_bytes())
+    content[10] ^= 1
+    entry.path.write_bytes(content)
+
+
+def test_what_is_damaged_on_the_disk_holds_up_nothing(run, spool, tmp_path):
+    """`recover` uploads the others, and says so."""
+    damage(seal(spool, 1))
+    seal(spool, 2)
+    spool._own.lock.release()
+    again = Run(run.url, spool_dir=tmp_path / "spool")
+    with pytest.raises(CorruptCheckpointError, match="no longer what was sealed"):
+        again.recover()
+    assert [record.key for record in run.checkpoints] == ["w-02.weights.h5"]
+    assert again.pending() == []
+
+
+def test_nor_does_it_hold_up_a_training(run, spool, tmp_path, caplog):
+    """It is lost, and told; what waits behind it is uploaded at once."""
+    damage(seal(spool, 1))
+    seal(spool, 2)
+    spool._own.lock.release()
+    writer = Run(run.url, spool_dir=tmp_path / "spool").writer(TEMPLATE)
+    with pytest.raises(SaveFailedError, match="no longer what was sealed"):
+        writer.flush(30.0)
+    assert [record.key for record in run.checkpoints] == ["w-02.weights.h5"]
+    assert "was damaged on the disk, and is lost" in caplog.text
+    with contextlib.suppress(SaveFailedError):
+        writer.close()
