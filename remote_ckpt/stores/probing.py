@@ -8,6 +8,9 @@ from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, Tra
 from remote_ckpt.stores.base import Expect, Version
 
 Write = Callable[[bytes, Version | Expect], Version]
+Read = Callable[[], tuple[bytes, Version]]
+
+_UNKNOWN = "What this store can do is not known yet."
 
 NO_CREATE_ONLY = (
     "This server overwrites objects that a request asks it to create only: two writers can destroy each other's "
@@ -25,18 +28,32 @@ NO_RANGE_COPY = "This server cannot copy ranges: unchanged parts of a checkpoint
 
 
 def try_create_only(write: Write) -> tuple[bool, Version]:
-    """Create an object twice; return whether the second time was refused, and the version then there."""
-    version = write(b"1", Expect.ABSENT)
+    """Create an object twice; return whether the second time was refused, and the version then there.
+
+    Raises:
+        TransientError: It is not known what happened; probe again later.
+    """
+    try:
+        version = write(b"1", Expect.ABSENT)
+    except PreconditionFailedError as exc:  # aiohttp repeats a PUT whose answer was lost; nobody else knows this name
+        raise TransientError(f"{exc} {_UNKNOWN}") from exc
     again = refused(lambda: write(b"2", Expect.ABSENT))
     return again is None, again or version
 
 
-def try_compare_and_swap(write: Write, version: Version) -> bool:
-    """Overwrite the object with its right version, then with the stale one; return whether both went as they must."""
+def try_compare_and_swap(write: Write, read: Read, version: Version) -> bool:
+    """Overwrite the object with its right version, then with the stale one; return whether both went as they must.
+
+    A refusal of the right version is believed only if the object has not changed: it may be owed to our own request,
+    whose answer was lost and which was repeated below us. Believed, it would let this machine write unconditionally
+    for a month, over other writers' commits.
+    """
     try:
         current = write(b"3", version)
     except (PreconditionFailedError, InvalidRequestError):
-        return False
+        data, current = read()
+        if data != b"3":
+            return False
     return current != version and refused(lambda: write(b"4", version)) is None
 
 
@@ -51,4 +68,4 @@ def refused(attempt: Callable[[], Version]) -> Version | None:
     except (PreconditionFailedError, InvalidRequestError):
         return None
     except TransientError as exc:
-        raise TransientError(f"{exc} What this store can do is not known yet.") from exc
+        raise TransientError(f"{exc} {_UNKNOWN}") from exc

@@ -30,7 +30,7 @@ def probe(session: GcsSession) -> Capabilities:
 
     try:
         create_only, version = probing.try_create_only(write)
-        swap = probing.try_compare_and_swap(write, version)
+        swap = probing.try_compare_and_swap(write, lambda: session.run(objects.read(session, key, 1)), version)
         uploads = probing.refused(lambda: session.run(compose())) is None
     finally:
         with suppress(StoreError):

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError, StoreError
 from remote_ckpt.location import HIDDEN
@@ -32,8 +33,10 @@ def probe(session: S3Session, put: Put) -> Capabilities:
     """
     key = f"{HIDDEN}/probe-{uuid.uuid4().hex}"
     try:
-        create_only, version = probing.try_create_only(lambda data, expect: put(key, data, expect))
-        swap = probing.try_compare_and_swap(lambda data, expect: put(key, data, expect), version)
+        create_only, version = probing.try_create_only(partial(put, key))
+        swap = probing.try_compare_and_swap(
+            partial(put, key), lambda: session.run(objects.read(session, key, len(_DATA))), version
+        )
         put(key, _DATA, Expect.ANYTHING)
         parts = session.run(_refuses_parts(session, key))
         ranges = session.run(_copies_range(session, key, f"{key}-copy"))
