@@ -32,7 +32,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help=r"A picture, .png or .svg; needs `pip install 'remote_ckpt\[plots]'`. Else a chart in the terminal.",
+        help="A picture, .png or .svg; needs `pip install matplotlib`. Else a chart in the terminal.",
         callback=_checked,
         show_default=False,
     ),

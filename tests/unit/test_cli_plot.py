@@ -112,8 +112,8 @@ def test_a_picture_of_another_kind_is_refused(sweep, name):
     assert ".png or" in result.stderr
 
 
-def test_help_names_what_to_install_in_full():
-    """Brackets are no markup there."""
+def test_help_names_what_to_install():
+    """In full, on one line."""
     told = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["plot", "--help"]).stdout
     assert "pip install matplotlib" in told
 
