@@ -107,7 +107,7 @@ def test_drawing_leaves_pyplot_alone():
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     """And what works without."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(PictureError, match=r"pip install 'remote_ckpt\[plots\]'.*in the terminal"):
+    with pytest.raises(PictureError, match=r"pip install matplotlib.*in the terminal"):
         figure.draw([curve(0.5)])
 
 
