@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -19,7 +20,7 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import HIDDEN, Location, Template
 from remote_ckpt.progress import Meter
 from remote_ckpt.spool import Entry
-from remote_ckpt.stores.base import Base, Digests, ObjectStore, Progress, TransferReport
+from remote_ckpt.stores.base import Base, Digests, ObjectInfo, ObjectStore, Progress, TransferReport, Version
 
 log = logging.getLogger("remote_ckpt")
 
@@ -31,6 +32,22 @@ def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
     if template.fields:
         return formatted
     return f"{HIDDEN}/{Template.with_suffix_before_extension(formatted, checkpoint_id)}"
+
+
+def object_of(record: Checkpoint) -> Callable[[ObjectInfo], bool]:
+    """Return a test of whether an object is the one that `record` names, for one deletion and its repetitions.
+
+    Names are used again: once an object is deleted, another writer may give its name to a checkpoint of the same epoch.
+    """
+    first: Version | None = None
+
+    def is_it(found: ObjectInfo) -> bool:
+        nonlocal first
+        first = first or found.version  # nobody can have replaced it before the first attempt
+        known = found.crc32c in (None, record.crc32c)
+        return known and (found.size, found.version) == (record.size, first)
+
+    return is_it
 
 
 @dataclass
@@ -162,7 +179,7 @@ class Publisher:
         for record in pruned:
             try:
                 if record.key not in self.committer.archive.keys(manifest):
-                    self.store.delete(record.key)
+                    self.store.delete_if(record.key, object_of(record))
             except (StoreError, ManifestError, CommitOutcomeUnknownError) as exc:
                 log.warning("Could not delete %s, which is no longer needed: %s", self.location.url(record.key), exc)
 

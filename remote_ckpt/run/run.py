@@ -27,7 +27,7 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
 from remote_ckpt.policy import best_first, infer_mode
-from remote_ckpt.publish import Publisher
+from remote_ckpt.publish import Publisher, object_of
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
@@ -329,7 +329,7 @@ class Run:
             named = committer.archive.keys(manifest)
             for checkpoint in gone:
                 if checkpoint.key not in named:
-                    self.store.delete(checkpoint.key)
+                    self.store.delete_if(checkpoint.key, object_of(checkpoint))
         return gone
 
     def sweep(self, older_than: timedelta = ORPHAN_AGE, *, dry_run: bool = False) -> list[str]:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NewType, Protocol
 
-from remote_ckpt.errors import InvalidRequestError
+from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.stores.spans import Span
 
@@ -295,6 +295,19 @@ class ObjectStore(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is deleted already."""
+
+    def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> None:
+        """Delete an object if `wanted` says so of it; one that does not exist is deleted already.
+
+        It is looked at before each attempt: a name that was free for a moment may be another writer's by the time that
+        a deletion whose answer was lost is tried again.
+        """
+        try:
+            found = self.stat(key)
+        except ObjectNotFoundError:
+            return
+        if wanted(found):
+            self.delete(key)
 
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -102,6 +102,10 @@ class Retrying(ObjectStore):
         """See `ObjectStore.delete`."""
         return self._call(lambda: self._store.delete(key))
 
+    def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> None:
+        """See `ObjectStore.delete_if`; each round looks again."""
+        return self._call(lambda: self._store.delete_if(key, wanted))
+
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `ObjectStore.scan`; the listing is complete before its first object is yielded."""
         return iter(self._call(lambda: list(self._store.scan(prefix))))

@@ -10,12 +10,15 @@ import pytest
 from records import TEMPLATE, seal, terms
 
 from remote_ckpt.commit import Committer
-from remote_ckpt.errors import CorruptCheckpointError, SaveFailedError, StoreError
+from remote_ckpt.errors import CorruptCheckpointError, SaveFailedError, StoreError, TransientError
 from remote_ckpt.location import Location
 from remote_ckpt.publish import Publisher
+from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
 from remote_ckpt.stores import TransferReport, open_store
+from remote_ckpt.stores.local import LocalStore
+from remote_ckpt.stores.retrying import Retrying
 
 FIXED = "best.weights.h5"
 
@@ -205,3 +208,39 @@ def test_nor_does_it_hold_up_a_training(run, spool, tmp_path, caplog):
     assert "was damaged on the disk, and is lost" in caplog.text
     with contextlib.suppress(SaveFailedError):
         writer.close()
+
+
+def test_a_name_that_the_user_freed_belongs_to_the_new_checkpoint_alone(run, publisher, spool, tmp_path):
+    """The old record's object is gone; it must not pass for the best with the new one's bytes."""
+    publish(publisher, seal(spool, 1, 0.1, data=b"old"))
+    (tmp_path / "run/w-01.weights.h5").unlink()
+    commit = publish(publisher, seal(spool, 1, 0.9, data=b"new", id="later0000001"))
+    assert commit.is_best
+    assert [record.id for record in commit.series.checkpoints] == ["later0000001"]
+    assert (tmp_path / "run/w-01.weights.h5").read_bytes() == b"new"
+    assert all(verdict.problem is None for verdict in run.verify())
+
+
+def test_a_deletion_whose_answer_was_lost_spares_who_has_the_name_by_then(run, spool, tmp_path):
+    """Another writer's checkpoint of the same epoch."""
+
+    class Loses(LocalStore):
+        def delete(self, key):
+            super().delete(key)
+            if key == "w-01.weights.h5" and not self.lost:
+                self.lost.append(key)
+                publish(other, seal(spool, 1, 0.2, data=b"theirs", rules=rules, id="theirs000001"))
+                raise TransientError("the answer was lost")
+
+    rules = terms(keep_best=1, keep_last=1)
+    store = Loses(str(tmp_path / "run"), url=str(tmp_path / "run"))
+    store.lost = []
+    mine = Retrying(store, RetryPolicy(deadline=5.0, first_wait=0.001))
+    other = Publisher(run.store, run.location, Committer(run.store, run.location))
+    publisher = Publisher(mine, run.location, Committer(mine, run.location))
+    for number, score in ((1, 0.5), (2, 0.4)):
+        publish(publisher, seal(spool, number, score, data=b"ours%d" % number, rules=rules))
+    assert store.lost
+    assert (tmp_path / "run/w-01.weights.h5").read_bytes() == b"theirs"
+    assert run.best.id == "theirs000001"
+    assert all(verdict.problem is None for verdict in run.verify())
