@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import FlexibleChecksumError
 
-from remote_ckpt.errors import InvalidRequestError, RemoteCkptError, TransientError
+from remote_ckpt.errors import InvalidRequestError, OutcomeUnknownError, RemoteCkptError, TransientError
 from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
 from remote_ckpt.stores.engine.body import InMemory, PartBody
@@ -25,6 +25,8 @@ _BLOCK = 8 * MIB
 async def put(session: S3Session, key: str, data: bytes, crc: str, expect: Version | Expect) -> Version:
     """Write an object in one request, with a checksum that the server compares."""
     answer = await send(session, "put_object", "write", key, data, crc, **condition(expect))
+    if "ETag" not in answer:
+        raise OutcomeUnknownError(f"{session.name(key)} was written, and the answer was damaged on its way (no ETag).")
     return Version(str(answer["ETag"]))
 
 
@@ -87,11 +89,18 @@ async def head(session: S3Session, key: str) -> ObjectInfo:
     answer = await session.call("head_object", "look at", key, ChecksumMode="ENABLED")
     return ObjectInfo(
         key,
-        int(answer["ContentLength"]),
-        Version(str(answer["ETag"])),
+        int(_told(answer, "ContentLength", session.name(key))),
+        Version(str(_told(answer, "ETag", session.name(key)))),
         crc32c=_whole(answer),
         modified=answer.get("LastModified"),
     )
+
+
+def _told(answer: dict[str, Any], name: str, where: str) -> Any:
+    """Return what every answer has, unless its headers were damaged on their way."""
+    if name not in answer:
+        raise TransientError(f"What was said of {where} was damaged on its way (no {name}).")
+    return answer[name]
 
 
 def _whole(answer: dict[str, Any]) -> str | None:
@@ -108,7 +117,8 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
         TransientError: They were damaged on their way; a manifest would be written back with the damage.
     """
     answer = await session.call("get_object", "read", key, ChecksumMode="ENABLED")
-    size = int(answer["ContentLength"])
+    size = int(_told(answer, "ContentLength", session.name(key)))
+    version = Version(str(_told(answer, "ETag", session.name(key))))
     if size > limit:
         answer["Body"].close()
         raise InvalidRequestError(
@@ -119,7 +129,7 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
     data = b"".join(pieces)
     if (told := _whole(answer)) is not None and told != encode(crc32c(data)):
         raise TransientError(f"Cannot read {session.name(key)}: it was damaged on its way (crc32c).")
-    return data, Version(str(answer["ETag"]))
+    return data, version
 
 
 async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
