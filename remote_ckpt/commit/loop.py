@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import threading
@@ -126,7 +125,7 @@ class Committer:
         name = candidate.series
         retention = terms.keep_best is not None or terms.keep_last is not None
         pruned: tuple[Checkpoint, ...] = ()
-        exists = functools.cache(self._exists)  # looking again in each round would only give others time to win it
+        exists = self._remembering_exists()
 
         def add(manifest: Manifest) -> Manifest:
             nonlocal pruned
@@ -239,6 +238,20 @@ class Committer:
         except ObjectNotFoundError:
             return any(found.key == key for found in self.store.scan(key))
         return True
+
+    def _remembering_exists(self) -> Callable[[str], bool]:
+        """Return `_exists` that looks at what is there once: again in each round would give others time to win it.
+
+        What is not there may be there in the next round, under a name that was free for a moment.
+        """
+        there: set[str] = set()
+
+        def exists(key: str) -> bool:
+            if key not in there and self._exists(key):
+                there.add(key)
+            return key in there
+
+        return exists
 
     def _read(self) -> tuple[Manifest, Version | Expect]:
         try:

@@ -119,3 +119,23 @@ def test_threads_that_commit_at_once_all_get_in(tmp_path):
     series = committer(tmp_path).load().series[TEMPLATE]
     assert len(series.checkpoints) == 40
     assert series.best == "id39"
+
+
+def test_a_name_that_was_free_for_a_moment_is_looked_at_again_in_the_next_round(tmp_path):
+    """The stale view's best is gone; meanwhile another writer's best has its key."""
+    slow, other = committer(tmp_path), committer(tmp_path)
+    put(slow.store, 0, 1)
+    slow.commit(checkpoint(0, 0.5), terms())
+    slow.store.delete("w-00.weights.h5")
+    find = slow._exists
+
+    def find_late(key):
+        found = find(key)
+        if not other.load().of(TEMPLATE).knows("new"):
+            put(other.store, 0)
+            other.commit(checkpoint(0, 0.2, id="new", sha256="f" * 64), terms())
+        return found
+
+    slow._exists = find_late
+    commit = slow.commit(checkpoint(1, 0.9), terms())
+    assert commit.series.best == "new"
