@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -29,5 +30,5 @@ def is_ours(folder: Path) -> bool:
     Raises:
         OSError: It cannot be looked at.
     """
-    found = folder.lstat()
-    return folder.is_dir() and not folder.is_symlink() and found.st_uid == os.geteuid()
+    found = folder.lstat()  # one look: it may be removed before a second one
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
