@@ -227,7 +227,8 @@ class Pipeline:
 
     def _supersede(self, newer: Entry) -> None:
         for entry in [e for e in self._entries if e.record.series == newer.record.series]:
-            if is_better(newer.record.score, entry.record.score, self.mode):
+            better = is_better(newer.record.score, entry.record.score, self.mode)
+            if better and entry.record.id != self._urgent:
                 self._entries.remove(entry)
                 self._give_up(entry.record.id)
                 self.stats.superseded += 1
@@ -255,12 +256,12 @@ class Pipeline:
             log.warning("%s", self.lost)
 
     def _victim(self) -> Entry | None:
-        """Return the oldest that waits, except the best of all that are here, which may be the one under way."""
+        """Return the oldest that waits, but no urgent one, nor the best of all here, which may be under way."""
         best: Entry | None = None
         for entry in (*((self._publishing,) if self._publishing else ()), *self._entries):
             if is_better(entry.record.score, best.record.score if best else None, self.mode):
                 best = entry
-        return next((entry for entry in self._entries if entry is not best), None)
+        return next((e for e in self._entries if e is not best and e.record.id != self._urgent), None)
 
     # Publisher thread
 

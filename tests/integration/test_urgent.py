@@ -8,6 +8,7 @@ from models import model
 
 from remote_ckpt.checkpoint.plain import decode
 from remote_ckpt.run import Run
+from remote_ckpt.spool import Spool
 from remote_ckpt.stores.local import LocalStore
 
 TEMPLATE = "w-{epoch:02d}-{val_loss:.2f}.weights.h5"
@@ -52,3 +53,31 @@ def test_state_of_ones_own_travels_with_a_checkpoint(tmp_path):
         writer.save(model(), epoch=0, riders={"loader": {"position": 12, "losses": [float("inf"), 0.5]}})
     found = Run(str(tmp_path / "run")).latest
     assert decode(found.riders) == {"loader": {"position": 12, "losses": [float("inf"), 0.5]}}
+
+
+def test_no_better_one_takes_its_place_once_it_is_written(tmp_path, monkeypatch):
+    """It has no score to be compared, and the machine is about to go."""
+    real, gate, sealed = LocalStore.upload, threading.Event(), threading.Semaphore(0)
+    seal = Spool.seal
+
+    def slow(self, *args, **options):
+        gate.wait(30)
+        return real(self, *args, **options)
+
+    def counted(self, *args, **options):
+        entry = seal(self, *args, **options)
+        sealed.release()
+        return entry
+
+    monkeypatch.setattr(LocalStore, "upload", slow)
+    monkeypatch.setattr(Spool, "seal", counted)
+    made = model()
+    with Run(str(tmp_path / "run")).writer(TEMPLATE, save_best_only=True) as writer:
+        writer.save(made, epoch=0, logs={"val_loss": 0.5})
+        assert sealed.acquire(timeout=30)
+        writer.submit(made, epoch=1, batch=1, urgent=True)
+        assert sealed.acquire(timeout=30)
+        writer.save(made, epoch=2, logs={"val_loss": 0.25})
+        assert sealed.acquire(timeout=30)
+        gate.set()
+    assert [record.epoch for record in Run(str(tmp_path / "run")).checkpoints] == [0, 1, 2]
