@@ -177,20 +177,25 @@ class Spool:
 
     def used(self) -> int:
         """Return the bytes that this run's spool holds, whoever wrote them; not the spares, which get used up."""
-        total = 0
-        for path in self.folder.glob("*/*"):
-            with contextlib.suppress(OSError):
-                total += path.stat().st_size if path.name != _SPARE else 0
-        return total
+        return self._held()[0]
 
     def room(self) -> int:
         """Return how many more bytes may be written now."""
-        used = self.used()
+        used, spare = self._held()
         try:
-            free = shutil.disk_usage(_existing(self.folder)).free
+            free = shutil.disk_usage(_existing(self.folder)).free + spare
         except OSError:
             free = 0
         return min(self.limit - used, (free + used) // 2 - used)
+
+    def _held(self) -> tuple[int, int]:
+        """Return the bytes of what waits or is being written, and of the spares, in which the next will be written."""
+        used = spare = 0
+        for path in self.folder.glob("*/*"):
+            with contextlib.suppress(OSError):
+                size = path.stat().st_size
+                used, spare = (used, spare + size) if path.name == _SPARE else (used + size, spare)
+        return used, spare
 
     def seal(
         self,
