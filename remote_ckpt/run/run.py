@@ -30,7 +30,7 @@ from remote_ckpt.policy import best_first, infer_mode
 from remote_ckpt.publish import Publisher, object_of
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.spool import Entry, Spool
-from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
+from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, TransferReport, open_store
 
 if TYPE_CHECKING:
     from remote_ckpt.writer import Writer
@@ -347,18 +347,21 @@ class Run:
         named = self._archive.keys(manifest) | {MANIFEST_KEY}
         once = {entry.key for name, one in manifest.series.items() for entry in self._archive.whole(name, one).history}
         limit = datetime.now(timezone.utc) - older_than
+
+        def is_old(found: ObjectInfo) -> bool:
+            return found.modified is not None and found.modified < limit
+
         orphans = [
             found.key
             for found in present
             if (found.key in once or found.key.startswith(f"{HIDDEN}/"))
             and found.key not in named
-            and found.modified is not None
-            and found.modified < limit
+            and is_old(found)
             and not found.key.startswith(f"{HIDDEN}/spool/")
         ]
         if not dry_run:
             for key in orphans:
-                self.store.delete(key)
+                self.store.delete_if(key, is_old)  # by now its name may be a new object's
         return orphans + self.store.sweep_uploads(older_than, dry_run=dry_run)
 
     def pending(self) -> list[Entry]:

@@ -291,6 +291,24 @@ class StoreConformance:
         assert keys(store, "a") == {"a.h5", "a/b.h5"}
         assert keys(store, "a/") == {"a/b.h5"}
 
+    def test_scan_tells_of_an_object_what_a_look_tells(self, store: ObjectStore) -> None:
+        """A sweep finds by the one and deletes by the other; S3 rounds one of the two times to seconds."""
+        store.write("w.h5", b"old", expect=Expect.ANYTHING)
+        (listed,), seen = store.scan(), store.stat("w.h5")
+        assert listed.size == seen.size == 3
+        assert listed.modified is not None
+        assert seen.modified is not None
+        assert abs((listed.modified - seen.modified).total_seconds()) <= 1.0
+
+    def test_a_deletion_with_a_condition_looks_first(self, store: ObjectStore) -> None:
+        """What is not the object that was meant stays."""
+        store.write("w.h5", b"old", expect=Expect.ANYTHING)
+        store.delete_if("w.h5", lambda info: info.size != 3)
+        assert keys(store) == {"w.h5"}
+        store.delete_if("w.h5", lambda info: info.size == 3)
+        store.delete_if("w.h5", lambda info: info.size == 3)
+        assert keys(store) == set()
+
     def test_scan_sees_what_another_writer_has_just_done(self, open_run: OpenRun) -> None:
         """No listing comes from a cache."""
         store, other = open_run("run"), open_run("run")
