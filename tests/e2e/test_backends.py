@@ -1,11 +1,10 @@
 """The whole way, save in training and load elsewhere, on Keras's other backends; each in a process of its own."""
 
-import os
-import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
+from processes import finish
 
 PROGRAM = """
 import sys
@@ -44,13 +43,7 @@ def test_saving_and_loading_on_another_backend(tmp_path, backend):
     """Keras's trainer for JAX keeps the weights outside the model during an epoch."""
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    result = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:remote_ckpt", "-c", PROGRAM, str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env={**os.environ, "KERAS_BACKEND": backend},
-    )
+    command = [sys.executable, "-W", "error::UserWarning:remote_ckpt", "-c", PROGRAM, tmp_path / "run"]
+    result = finish(command, env={"KERAS_BACKEND": backend})
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.split()[-2:] == [backend, "done"]

