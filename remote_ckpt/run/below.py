@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Manifest
 from remote_ckpt.checkpoint.signing import Signer
@@ -23,6 +23,11 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import MANIFEST_KEY, Location
 from remote_ckpt.run import PATIENCE, Run
 from remote_ckpt.stores import ObjectStore, open_store
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from remote_ckpt.run.options import RunOptions
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -47,9 +52,7 @@ class FoundRun:
     problem: str | None = None
 
 
-def find_runs(
-    prefix: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None, **options: Any
-) -> Iterator[FoundRun]:
+def find_runs(prefix: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Iterator[FoundRun]:
     """Yield every run at or below a prefix, in the order of their names.
 
     Lists all objects there, then reads each `manifest.json`, several at once. Folders that begin with a dot are passed
@@ -57,8 +60,7 @@ def find_runs(
 
     Args:
         prefix: A URL such as `s3://bucket/experiments`, or a folder.
-        storage_options: Passed to fsspec.
-        **options: As for `Run`: `cache_dir`, `transfer`, `spool_dir`, `signing_key`.
+        **options: As for `Run`: `storage_options`, `cache_dir`, `transfer`, `spool_dir`, `signing_key`.
 
     Raises:
         LocationError: The URL cannot be used, or has a filename template.
@@ -68,16 +70,16 @@ def find_runs(
     place = Location.parse(prefix)
     if place.template is not None:
         raise LocationError(f"{place.url(place.template)} is a filename template. Name the folder that holds the runs.")
-    return _found(place, storage_options, options)
+    return _found(place, options)
 
 
-def _found(place: Location, storage_options: dict[str, Any] | None, options: dict[str, Any]) -> Iterator[FoundRun]:
+def _found(place: Location, options: RunOptions) -> Iterator[FoundRun]:
     signer = Signer.of(options.get("signing_key"))
-    store = open_store(place, storage_options, transfer=options.get("transfer")).within(PATIENCE)
+    store = open_store(place, options.get("storage_options"), transfer=options.get("transfer")).within(PATIENCE)
 
     def look(folder: str) -> FoundRun | None:
         location = place.below(folder) if folder else place
-        run = Run(location, storage_options=storage_options, **options)
+        run = Run(location, **options)
         try:
             return FoundRun(folder, run, _read(store, f"{folder}/{MANIFEST_KEY}".lstrip("/"), location, signer))
         except ObjectNotFoundError:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
@@ -33,6 +33,9 @@ from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, TransferReport, open_store
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from remote_ckpt.run.options import RunOptions, WriterOptions
     from remote_ckpt.writer import Writer
 
 log = logging.getLogger("remote_ckpt")
@@ -235,7 +238,14 @@ class Run:
 
     # Keeping
 
-    def writer(self, template: str, *, monitor: str = "val_loss", mode: str = "auto", **options: Any) -> Writer:
+    def writer(
+        self,
+        template: str,
+        *,
+        monitor: str = "val_loss",
+        mode: Literal["auto", "min", "max"] = "auto",
+        **options: Unpack[WriterOptions],
+    ) -> Writer:
         """Return an open writer for a custom training loop.
 
         Args:
@@ -253,7 +263,7 @@ class Run:
         writer = Writer(
             location,
             self.store,
-            SeriesOptions(monitor=monitor, mode=direction, **options),  # type: ignore[arg-type]
+            SeriesOptions(monitor=monitor, mode=direction, **options),  # type: ignore[misc]
             spool=Spool(self.location, self._spool_dir, limit),
             transfer=self.transfer,
             signer=self.signer,
@@ -459,11 +469,11 @@ def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoin
     return best_first(records, next(iter(judged))[1]) if judged else records
 
 
-def load_best(model: Any, url: str | os.PathLike[str], **options: Any) -> Checkpoint:
+def load_best(model: Any, url: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Checkpoint:
     """Load the best checkpoint of a run into `model`; see `Run.load`. Options as for `Run`."""
     return Run(url, **options).load(model, "best")
 
 
-def load_latest(model: Any, url: str | os.PathLike[str], **options: Any) -> Checkpoint:
+def load_latest(model: Any, url: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Checkpoint:
     """Load the latest checkpoint of a run into `model`; see `Run.load`. Options as for `Run`."""
     return Run(url, **options).load(model, "latest")
