@@ -53,7 +53,7 @@ def look(model: object) -> None:
     assert_type(run.load(model), Checkpoint)
     assert_type(run.sweep(timedelta(days=2), dry_run=True), list[str])
     assert_type(load_best(model, "s3://bucket/run", cache_dir=Path("cache")), Checkpoint)
-    assert_type(load_latest(model, Path("run")).logs["loss"], float)
+    assert_type(load_latest(model, Path("run")).logs["loss"], float | None)
     for found in find_runs("s3://bucket", storage_options=None):
         assert_type(found, FoundRun)
         assert_type(found.run.url, str)

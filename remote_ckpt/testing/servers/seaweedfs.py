@@ -95,6 +95,7 @@ def _options(ports: dict[str, int]) -> list[str]:
         "-dir=data",
         "-s3.config=identities.json",
         "-s3.autoCreateBucket=false",  # a missing bucket is an error, as in S3
+        "-volume.max=1000",  # else as many as the free disk divides into; each bucket takes one or more
         "-filer.localSocket=filer.sock",
         "-s3.localSocket=s3.sock",
         "-master.telemetry=false",
