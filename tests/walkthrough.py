@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "walkthrough.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "\x01"
+GREETING = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} \d\d[:\d.]+ |[IW]0000 00:00:")
+"""What TensorFlow says of itself, on stderr, at each start."""
 LONGEST = 14
 """Lines of one command's output that the page shows."""
 
@@ -55,15 +58,16 @@ def walk(lines: list[str], folder: Path, environment: Mapping[str, str]) -> list
         ["bash", "-c", script], cwd=folder, env={**os.environ, **place, **environment}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=280, check=False,
     )  # fmt: skip
-    said = [part.splitlines()[1:] for part in done.stdout.split(MARK)[1:]]
+    text = done.stdout.replace(str(folder), "~").replace(socket.gethostname(), "my-machine")
+    said = [[line.rstrip() for line in part.splitlines()[1:]] for part in text.split(MARK)[1:]]
     assert done.returncode == 0, f"{lines[len(said) - 1]}\n" + "\n".join(said[-1])
-    return [[line.replace(str(folder), "~").rstrip() for line in lines] for lines in said]
+    return [[line for line in part if not GREETING.match(line)] for part in said]
 
 
 def masked(line: str) -> str:
-    """Return a line without what differs from walk to walk: numbers, ids, widths."""
-    line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b", "ID", line)
-    line = re.sub(r"[-+]?\d[\d.:,]*(e-?\d+)?", "0", line)
+    """Return a line without what differs from walk to walk: numbers and their units, ids, widths."""
+    line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b|\b[\w+/]{6}==", "ID", line)
+    line = re.sub(r"[-+]?\d[\d.:,]*(e-?\d+)?( (µs|ms|s|min|h)\b| [kMG]?B\b)?", "0", line)
     return re.sub(r"[\s─━┃│]+", " ", line).strip()
 
 
