@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from remote_ckpt.stores.sources import open_source, read_chunks, require_match
 _TEMPORARY = f"{HIDDEN}/tmp"
 _READ_SIZE = 4 << 20
 _HASHED = 1 << 20  # stat() takes the version of larger objects from what the filesystem tells about them
+_PASSING = ("name", "type", "time", "atime", "last_access_time")  # reading changes the last three (SFTP's, SMB's names)
 _NOTE = (
     "This kind of store has no conditional writes: let only one process at a time write to a run "
     "(threads of one process are safe)."
@@ -66,11 +68,12 @@ class GenericStore(ObjectStore):
         self._location = location
         self._options = dict(storage_options or {})
         self._lock = lock_of(location.root)
+        self._turns = threading.RLock()
         self._connect()
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """Return a small object's bytes and the digest that serves as their version."""
-        with translated("read", self._name(key)):
+        with self._turn("read", key):
             size = self._size(key)
             if size is not None and size > limit:
                 raise self._too_large(key, size, limit)
@@ -82,7 +85,7 @@ class GenericStore(ObjectStore):
 
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
         """Compare under the process-wide lock, then write under a temporary name and move."""
-        with translated("write", self._name(key)), self._lock:
+        with self._turn("write", key), self._lock:
             self._check(key, expect)
             with self._temporary() as temp:
                 self._fs.pipe_file(temp, data)
@@ -91,7 +94,7 @@ class GenericStore(ObjectStore):
 
     def stat(self, key: str) -> ObjectInfo:
         """Return what the filesystem tells, and the digest of a small object."""
-        with translated("look at", self._name(key)):
+        with self._turn("look at", key):
             info = self._info(key)
             found = self._as_object(key, info)
             if found.size > _HASHED:
@@ -111,11 +114,13 @@ class GenericStore(ObjectStore):
         progress: Progress | None = None,
     ) -> ObjectInfo:
         """Put under a temporary name, read back, and move if the name is free."""
-        with translated("create", self._name(key)):
+        with self._turn("create", key):
             _check_source(source, digests)
             if not self._is_ours(key, digests):
                 with self._temporary() as temp:
-                    self._fs.put_file(os.fspath(source), temp, callback=_Told(progress))
+                    told = _Told(progress)
+                    self._fs.put_file(os.fspath(source), temp, callback=told)
+                    told.rest(digests.size)
                     report.sent += digests.size
                     if self._digest(temp) != (digests.size, digests.crc32c):
                         raise TransientError(f"{self._name(key)} arrived damaged and was removed.")
@@ -134,17 +139,19 @@ class GenericStore(ObjectStore):
         landing: Landing | None = None,  # noqa: ARG002 - no such filesystem fetches in ranges
     ) -> None:
         """Get an object, and look before and after whether it is still the same."""
-        with translated("fetch", self._name(key)):
+        with self._turn("fetch", key):
             before = self._as_object(key, self._info(key))
             if before.size == size:
-                self._fs.get_file(self._path(key), os.fspath(target), callback=_Told(progress))
+                told = _Told(progress)
+                self._fs.get_file(self._path(key), os.fspath(target), callback=told)
+                told.rest(size)
             after = self._as_object(key, self._info(key))
         if before.size != size or after.version != before.version or target.stat().st_size != size:
             raise PreconditionFailedError(f"Cannot fetch {self._name(key)}: it was replaced, or is not {size} bytes.")
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         """Copy to a temporary name and move; through this machine where the filesystem cannot copy."""
-        with translated("copy", self._name(source)), self._lock, self._temporary() as temp:
+        with self._turn("copy", source), self._lock, self._temporary() as temp:
             try:
                 self._fs.cp_file(self._path(source), temp)
             except NotImplementedError:
@@ -154,12 +161,12 @@ class GenericStore(ObjectStore):
 
     def delete(self, key: str) -> None:
         """Remove an object."""
-        with translated("delete", self._name(key)), suppress(FileNotFoundError):
+        with self._turn("delete", key), suppress(FileNotFoundError):
             self._fs.rm_file(self._path(key))
 
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """List the run's folder, or the folder that `prefix` names."""
-        with translated("list", self._name(prefix)):
+        with self._turn("list", prefix):
             self._fs.invalidate_cache()
             folder = prefix.rpartition("/")[0]
             try:
@@ -181,7 +188,7 @@ class GenericStore(ObjectStore):
         """Remove temporary objects of killed processes, where the filesystem tells their age."""
         oldest = datetime.fromtimestamp(time.time(), timezone.utc) - older_than
         swept = []
-        with translated("sweep", self._name(_TEMPORARY)):
+        with self._turn("sweep", _TEMPORARY):
             self._fs.invalidate_cache()
             try:
                 found = self._fs.find(self._path(_TEMPORARY), detail=True)
@@ -210,6 +217,16 @@ class GenericStore(ObjectStore):
         if hasattr(self._fs, "dircache") and "use_listings_cache" not in self._options:
             self._fs.dircache.use_listings_cache = False
 
+    @contextmanager
+    def _turn(self, doing: str, key: str) -> Iterator[None]:
+        """Raise our errors, and let one thread in at a time where the filesystem does not promise to bear more.
+
+        Paramiko's SFTP client does not: of two threads one takes the other's answer, and both wait for ever.
+        """
+        alone = nullcontext() if isinstance(self._fs, AsyncFileSystem) else self._turns
+        with translated(doing, self._name(key)), alone:
+            yield
+
     def _name(self, key: str) -> str:
         return self._location.url(key)
 
@@ -228,7 +245,7 @@ class GenericStore(ObjectStore):
         return None if size is None else int(size)
 
     def _as_object(self, key: str, info: dict[str, Any]) -> ObjectInfo:
-        told = {name: str(info[name]) for name in sorted(info) if name not in ("name", "type")}
+        told = {name: str(info[name]) for name in sorted(info) if name not in _PASSING}
         version = Version(f"info:{hashlib.sha256(repr(told).encode()).hexdigest()}")
         return ObjectInfo(key, int(info.get("size") or 0), version, modified=_modified(info))
 
@@ -304,9 +321,13 @@ class _Told(Callback):  # type: ignore[misc]  # fsspec has no types
 
     def call(self, hook_name: str | None = None, **kwargs: Any) -> None:  # noqa: ARG002 - fsspec's signature
         """Tell what came since the last call."""
-        if self._progress is not None and self.value > self._told:
-            self._progress(self.value - self._told)
-            self._told = self.value
+        self.rest(self.value)
+
+    def rest(self, moved: int) -> None:
+        """Tell what was not told of `moved` bytes: some filesystems call nobody back."""
+        if self._progress is not None and moved > self._told:
+            self._progress(moved - self._told)
+            self._told = moved
 
 
 def _renames(fs: AbstractFileSystem) -> bool:
