@@ -22,6 +22,9 @@ from remote_ckpt.cli._console import stderr
 def transfer(doing: str, total: int) -> Iterator[stores.Progress]:
     """Show a bar for `total` bytes while the block runs; yields what the store is to call, from any thread."""
     console = stderr()
+    if not console.is_terminal:  # rich before 15 ends even a disabled bar with an empty line
+        yield lambda _count: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,6 +32,6 @@ def transfer(doing: str, total: int) -> Iterator[stores.Progress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(doing, total=total)
         yield lambda count: bars.update(task, advance=count)
