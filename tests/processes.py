@@ -25,7 +25,10 @@ def finish(
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGABRT)
-            out, err = process.communicate()
+            try:
+                out, err = process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:  # a program of its own holds the pipes
+                out, err = "", "and what it started hangs too"
             raise AssertionError(f"{arguments} hung for {timeout} s\n{out[-2000:]}\n{err[-8000:]}") from None
         except BaseException:
             process.kill()

@@ -43,7 +43,7 @@ def walk(lines: list[str], folder: Path, environment: Mapping[str, str]) -> list
         AssertionError: One of them failed.
     """
     (folder / "examples").symlink_to(ROOT / "examples")
-    script = "".join(
+    script = "trap 'kill $(jobs -p) 2> /dev/null' EXIT\n" + "".join(
         f"printf '{MARK}%s\\n' '{number}'\n{line}\nstatus=$?; [ $status = 0 ] || exit $status\n"
         for number, line in enumerate(lines)
     )

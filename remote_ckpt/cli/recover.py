@@ -33,5 +33,6 @@ def recover(
         tell(f"{left} belong to a process that is still running; it uploads them itself.")
     elif not waiting:
         tell(
-            f"nothing waits on this machine for {run.url}. Had training another spool_dir? Set REMOTE_CKPT_SPOOL to it."
+            f"nothing waits on this machine for {run.url}. Did training use another spool_dir? "
+            "Set REMOTE_CKPT_SPOOL to it."
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
@@ -26,7 +26,7 @@ from remote_ckpt.errors import (
     RemoteCkptError,
 )
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
-from remote_ckpt.policy import best_first, infer_mode
+from remote_ckpt.policy import Mode, best_first, infer_mode
 from remote_ckpt.publish import Publisher, object_of
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.spool import Entry, Spool
@@ -254,11 +254,17 @@ class Run:
             mode: `"min"`, `"max"`, or `"auto"` to go by the metric's name.
             **options: See `writer.SeriesOptions`: `save_best_only`, `keep_best`, `keep_last`, `threshold`, `on_error`;
                 and `spool_limit` in bytes.
+
+        Raises:
+            LocationError: The template cannot be used.
+            ValueError: The mode is none of these.
+            ManifestError: What is there is not a manifest we can read.
+            StoreError: The store cannot be read.
         """
         from remote_ckpt.writer import SeriesOptions, Writer
 
         limit = options.pop("spool_limit", None)
-        direction = infer_mode(monitor) if mode == "auto" else mode
+        direction = _direction(monitor, mode)
         location = self.location.with_template(template)
         writer = Writer(
             location,
@@ -467,6 +473,14 @@ def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoin
         named = ", ".join(sorted(f"{monitor} ({mode})" for monitor, mode in judged))
         raise LocationError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
     return best_first(records, next(iter(judged))[1]) if judged else records
+
+
+def _direction(monitor: str, mode: str) -> Mode:
+    if mode == "auto":
+        return infer_mode(monitor)
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is 'auto', 'min' or 'max'. Received: {mode!r}")
+    return cast("Mode", mode)
 
 
 def load_best(model: Any, url: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Checkpoint:

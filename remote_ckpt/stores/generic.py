@@ -47,7 +47,7 @@ from remote_ckpt.stores.sources import open_source, read_chunks, require_match
 _TEMPORARY = f"{HIDDEN}/tmp"
 _READ_SIZE = 4 << 20
 _HASHED = 1 << 20  # stat() takes the version of larger objects from what the filesystem tells about them
-_PASSING = ("name", "type", "time", "atime", "last_access_time")  # reading changes the last three (SFTP's, SMB's names)
+_PASSING = ("name", "type", "time", "atime", "accessTime", "last_access_time")  # reading changes the last four
 _NOTE = (
     "This kind of store has no conditional writes: let only one process at a time write to a run "
     "(threads of one process are safe)."
@@ -114,8 +114,9 @@ class GenericStore(ObjectStore):
         progress: Progress | None = None,
     ) -> ObjectInfo:
         """Put under a temporary name, read back, and move if the name is free."""
-        with self._turn("create", key):
+        with translated("create", self._name(key)):
             _check_source(source, digests)
+        with self._turn("create", key):
             if not self._is_ours(key, digests):
                 with self._temporary() as temp:
                     told = _Told(progress)
@@ -144,10 +145,10 @@ class GenericStore(ObjectStore):
             if before.size == size:
                 told = _Told(progress)
                 self._fs.get_file(self._path(key), os.fspath(target), callback=told)
-                told.rest(size)
             after = self._as_object(key, self._info(key))
         if before.size != size or after.version != before.version or target.stat().st_size != size:
             raise PreconditionFailedError(f"Cannot fetch {self._name(key)}: it was replaced, or is not {size} bytes.")
+        told.rest(size)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         """Copy to a temporary name and move; through this machine where the filesystem cannot copy."""

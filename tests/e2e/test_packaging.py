@@ -47,7 +47,7 @@ def published(tmp_path_factory):
             shutil.copy(ROOT / name, source / name)
     wheel, sdist = build(source, "wheel", "sdist")
     with tarfile.open(sdist) as archive:
-        archive.extractall(source / "unpacked", filter="data")
+        archive.extractall(source / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return wheel, next((source / "unpacked").iterdir())
 
 

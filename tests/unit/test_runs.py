@@ -1,5 +1,7 @@
 """Runs found below a prefix, and how they are ranked."""
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from remote_ckpt.location import Location
 from remote_ckpt.run import Run
 from remote_ckpt.run.below import FoundRun
 from remote_ckpt.run.leaderboard import leaderboard
+from remote_ckpt.run.options import RunOptions, WriterOptions
 from remote_ckpt.spool import Spool
 from remote_ckpt.stores import open_store
+from remote_ckpt.writer import SeriesOptions
 
 
 def fill(url, *scores, options=None, **rules):
@@ -157,3 +161,17 @@ def test_series_of_one_run_that_are_judged_alike_are_one_line():
     """Of the best of them, with the number of all."""
     ((standing,),) = leaderboard([found("a", series(0.5, 0.6), series(0.4, first=7))]).values()
     assert (standing.score, standing.count, standing.latest) == (0.4, 3, checkpoint(7).created)
+
+
+def test_a_direction_that_is_none_is_refused(tmp_path):
+    """Before anything is written."""
+    with pytest.raises(ValueError, match="'auto', 'min' or 'max'"):
+        Run(tmp_path / "run").writer("{epoch}.weights.h5", mode="lowest")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_type_checkers_know_is_what_is_taken():
+    """The options of a run and of a writer, by name."""
+    assert set(RunOptions.__annotations__) == set(inspect.signature(Run.__init__).parameters) - {"self", "url"}
+    scored = {field.name for field in dataclasses.fields(SeriesOptions)} - {"monitor", "mode"}
+    assert set(WriterOptions.__annotations__) == scored | {"spool_limit"}
