@@ -306,6 +306,7 @@ class Run:
 
         Raises:
             CorruptCheckpointError: The file is damaged, not safe to load, or changed meanwhile.
+            ValueError: The mode is none of these.
             LocationError: It is no such file; or the run has several series that it could join, or judges by another
                 metric.
             ManifestError: The manifest cannot be read, or not be written without its key.
@@ -313,8 +314,8 @@ class Run:
         """
         from remote_ckpt.run.push import Facts, push
 
-        direction = None if mode == "auto" else mode
-        facts = Facts(float(score), epoch, monitor, direction, dict(logs or {}))  # type: ignore[arg-type]
+        direction = None if mode == "auto" else _direction("", mode)
+        facts = Facts(float(score), epoch, monitor, direction, dict(logs or {}))
         spool = Spool(self.location, self._spool_dir)
         source = Path(path).expanduser()
         return push(source, facts, location=self.location, committer=self._committer(), spool=spool, progress=progress)

@@ -167,6 +167,8 @@ def test_a_direction_that_is_none_is_refused(tmp_path):
     """Before anything is written."""
     with pytest.raises(ValueError, match="'auto', 'min' or 'max'"):
         Run(tmp_path / "run").writer("{epoch}.weights.h5", mode="lowest")
+    with pytest.raises(ValueError, match="'auto', 'min' or 'max'"):
+        Run(tmp_path / "run").push("w.weights.h5", score=1.0, mode="lowest")
     assert not (tmp_path / "run").exists()
 
 
