@@ -26,7 +26,7 @@ from remote_ckpt.stores.checksums import combine, crc32c
 from remote_ckpt.stores.engine import bridge
 from remote_ckpt.stores.engine.disk import Disk, write_range
 from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import MOST_PARTS, Plan, plan_upload, with_lengths
+from remote_ckpt.stores.engine.plan import MOST_PARTS, Plan, plan_download, plan_upload, with_lengths
 from remote_ckpt.stores.engine.watch import watch
 from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.s3.delta import SMALLEST, Source, plan_delta
@@ -85,6 +85,17 @@ def test_a_server_at_hand_gets_fewer_and_longer_parts():
     assert len(near.parts) == 8
     assert far.width > 2 * near.width
     assert plan_upload(256 * MIB, Transfer(concurrency=20), smallest=5 * MIB, round_trip=0.001).width == 20
+
+
+def test_from_a_server_at_hand_come_fewer_and_longer_ranges() -> None:
+    """A request costs more processor time there than a round trip."""
+    missing = [(0, 256 * MIB)]
+    far = plan_download(missing, Transfer(), round_trip=0.02)
+    near = plan_download(missing, Transfer(), round_trip=0.001)
+    assert (near.width, len(near.parts)) == (4, 8)
+    assert far.width > 2 * near.width
+    assert plan_download(missing, Transfer()).parts == far.parts  # not known yet
+    assert plan_download(missing, Transfer(concurrency=20), round_trip=0.001).width == 20
 
 
 def test_a_plan_survives_its_journal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Download:
     progress: Progress | None
     landing: Landing | None
 
-    async def run(self, info: ObjectInfo, get: Get, url: str) -> None:
+    async def run(self, info: ObjectInfo, get: Get, url: str, *, round_trip: float = math.inf) -> None:
         """Write what is missing of the target, which has its full size from the start.
 
         Ranges begin in order, so that the bytes from the beginning on are complete early. After a transient error a
@@ -48,6 +49,7 @@ class Download:
             info: The object as it is now.
             get: Fetches a range of that very version.
             url: The object's URL for messages.
+            round_trip: Seconds of the quickest small request so far.
 
         Raises:
             PreconditionFailedError: The object has another size.
@@ -59,7 +61,7 @@ class Download:
                 f"Cannot fetch {url}: it has {info.size} bytes instead of {self.size}; it was replaced."
             )
         fd, missing = await self.disk.do(partial(self._open, info.version))
-        plan = plan_download(missing, self.transfer)
+        plan = plan_download(missing, self.transfer, round_trip=round_trip)
         window = Window(plan.width)
         try:
             await slide((partial(self._fetch, part, fd, get, url, window) for part in plan.parts), window)

@@ -16,8 +16,8 @@ _UPLOADS = 32  # parts under way at first
 _MOST_UPLOADS = 64  # as many as the connection pools have room for
 _USUAL = 6 * MIB  # bytes of one: what arrived is kept after a crash, what was half there is not
 _NEAR = 0.004  # seconds of a round trip: a server on this machine or beside it
-_NEAR_UPLOADS = 4  # parts under way at first: there each connection is fast, and more of them only cost processor time
-_NEAR_USUAL = 32 * MIB
+_NEAR_WIDTH = 4  # parts under way at first: there each connection is fast, and more of them only cost processor time
+_NEAR_USUAL = 32 * MIB  # bytes of one: there a request costs more processor time than round trips
 _DOWNLOADS = 32  # ranges under way
 _LONG = 4 * MIB  # bytes of one
 _HELD = 2 * MIB  # bytes of one in memory: what is being read or written, and what the connection holds meanwhile
@@ -95,7 +95,7 @@ def widths(transfer: Transfer, round_trip: float = math.inf) -> tuple[int, int]:
     bound = max(1, transfer.memory // _HELD)
     if transfer.concurrency is not None:
         return (min(transfer.concurrency, bound),) * 2
-    return min(_NEAR_UPLOADS if round_trip < _NEAR else _UPLOADS, bound), min(_MOST_UPLOADS, bound)
+    return min(_NEAR_WIDTH if round_trip < _NEAR else _UPLOADS, bound), min(_MOST_UPLOADS, bound)
 
 
 def plan_upload(size: int, transfer: Transfer, *, smallest: int, round_trip: float = math.inf) -> Plan:
@@ -121,16 +121,23 @@ def plan_upload(size: int, transfer: Transfer, *, smallest: int, round_trip: flo
     return Plan(evenly(size, part), width, widest)
 
 
-def plan_download(missing: Sequence[Span], transfer: Transfer) -> Plan:
+def plan_download(missing: Sequence[Span], transfer: Transfer, *, round_trip: float = math.inf) -> Plan:
     """Cut what is missing so that many connections share it, and its beginning is complete early.
 
     A range is written as it arrives, so that however long it is it holds about `_HELD` bytes: the memory bound limits
     how many are under way, and not how long they are. Shorter ranges would pay one more round trip each; longer ones
-    would all end together, with the whole file left to be verified after its last byte.
+    would all end together, with the whole file left to be verified after its last byte. Near the server, where
+    requests cost more than round trips, ranges are few and long.
+
+    Args:
+        missing: The bytes to be fetched.
+        transfer: What the user wants.
+        round_trip: Seconds of the quickest small request so far.
     """
-    width = transfer.concurrency or _DOWNLOADS
+    usual_width, usual = (_NEAR_WIDTH, _NEAR_USUAL) if round_trip < _NEAR else (_DOWNLOADS, _LONG)
+    width = transfer.concurrency or usual_width
     size = sum(end - start for start, end in missing)
-    part = transfer.part_size or max(MIB, _round_up(_divide_up(size, width * _divide_up(size, width * _LONG)), _GRAIN))
+    part = transfer.part_size or max(MIB, _round_up(_divide_up(size, width * _divide_up(size, width * usual)), _GRAIN))
     pieces = ((at, min(at + part, end)) for start, end in missing for at in range(start, end, part))
     width = max(1, min(width, transfer.memory // _HELD))
     return Plan(tuple(Range(number, *piece) for number, piece in enumerate(pieces, 1)), width, width)

@@ -174,4 +174,4 @@ class S3Store(ObjectStore):
         async def get(part: Range, sink: Sink) -> None:
             await objects.get_range(self._session, key, part, info.version, self._pace, sink)
 
-        await download.run(info, get, self._session.name(key))
+        await download.run(info, get, self._session.name(key), round_trip=self._session.round_trip)
