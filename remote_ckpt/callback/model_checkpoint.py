@@ -14,6 +14,7 @@ from remote_ckpt.callback.departure import Departure
 from remote_ckpt.callback.monitoring import direction, judge
 from remote_ckpt.callback.resume import resume as resume_from
 from remote_ckpt.callback.riders import Riders
+from remote_ckpt.callback.team import Team, team
 from remote_ckpt.callback.tensorboard import StatsBoard
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.errors import DrainError, LocationError, RemoteCkptError, SaveFailedError
@@ -34,7 +35,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     Takes `ModelCheckpoint`'s arguments in its order, and behaves like it, except that: `filepath` may be any fsspec
     URL; saving and uploading happen in the background; the best score is remembered across restarts and machines; NaN
-    is never the best; and what was saved is complete in the bucket before the record of it is.
+    is never the best; and what was saved is complete in the bucket before the record of it is. Where `fit` runs in
+    several processes that train one model together, the first saves, and all resume from the same checkpoint.
 
     Attributes:
         run: The run that is written to.
@@ -136,6 +138,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._spool = (spool_dir, spool_limit)
         self._stats = Stats()
         self._board = StatsBoard(tensorboard) if tensorboard is not None else None
+        self._team = Team()
         self.resumed_from: Checkpoint | None = None
 
     @property
@@ -183,7 +186,13 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         """
         super().on_train_begin(logs)
         self._riders.check(self.params)
-        self._open_writer()
+        self._team = team()
+        if self._team.saves:
+            self._open_writer()
+        else:
+            log.info(
+                "Process 1 of %d saves to %s; this is process %d.", self._team.size, self.run.url, self._team.index + 1
+            )
         if self._resume is not None:
             self._restore()
         if self._departure:
@@ -250,6 +259,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def _save_model(self, epoch: int, batch: int | None, logs: Mapping[str, Any] | None) -> None:
         """Decide as Keras does, print what Keras prints, and hand over to the writer."""
+        if not self._team.saves:
+            return
         writer = self._open_writer()
         logs = dict(logs or {})
         location = self.run.location
@@ -277,6 +288,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def _save_before_leaving(self, batch: int | None, logs: Mapping[str, Any]) -> None:
         assert self._departure is not None
+        if not self._team.saves:
+            return
         writer, epoch = self._open_writer(), self._current_epoch
         place = f"epoch {epoch + 1}" + ("" if batch is None else f", batch {batch + 1}")
         try:
@@ -340,7 +353,9 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             self.flush()  # what an earlier process left in the spool may be newer than what is in the bucket
         except (DrainError, SaveFailedError) as exc:
             log.warning("Resuming from what is in the bucket. %s", exc)
-        found = resume_from(self.run, self.model, self._resume, self._riders, (self.params or {}).get("epochs"))
+        found = resume_from(
+            self.run, self.model, self._resume, self._riders, (self.params or {}).get("epochs"), self._team
+        )
         self.resumed_from = found
         if found:
             place = "after" if found.batch is None else "at the beginning of"

@@ -6,6 +6,7 @@ import logging
 from typing import Any, Literal
 
 from remote_ckpt.callback.riders import Riders
+from remote_ckpt.callback.team import Team
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.errors import NoCheckpointError, RemoteCkptError
 from remote_ckpt.run import Run
@@ -14,7 +15,7 @@ log = logging.getLogger("remote_ckpt")
 
 
 def resume(
-    run: Run, model: Any, which: Literal["latest", "best"], riders: Riders, epochs: int | None
+    run: Run, model: Any, which: Literal["latest", "best"], riders: Riders, epochs: int | None, team: Team
 ) -> Checkpoint | None:
     """Restore a checkpoint before training; call it after the riders' `on_train_begin`.
 
@@ -26,6 +27,7 @@ def resume(
         which: The checkpoint.
         riders: Who gets back what travelled with it.
         epochs: How many epochs `fit` was asked for, if known.
+        team: Who trains this model; the first chooses, as another may look while it still uploads what was left.
 
     Returns:
         The checkpoint; None when there is none, and training starts anew.
@@ -34,7 +36,7 @@ def resume(
         RemoteCkptError: There may be one, and it cannot be had.
     """
     try:
-        found = run.load(model, which)
+        found = run.load(model, which if team.size == 1 else _chosen(run, which, team))
     except NoCheckpointError:
         log.info("%s holds nothing to resume from; training starts anew.", run.url)
         return None
@@ -51,6 +53,18 @@ def resume(
         )
         model._initial_epoch = max(epochs or 0, found.epoch + 1)
     return found
+
+
+def _chosen(run: Run, which: Literal["latest", "best"], team: Team) -> str:
+    """Return the id of the checkpoint that the first process chose. Loading it takes all of them at the same time.
+
+    Raises:
+        NoCheckpointError: It found none.
+    """
+    record = getattr(run, which) if team.saves else None
+    if chosen := team.agree(record.id if record else ""):
+        return chosen
+    raise run.nothing(which)
 
 
 def _best_weights(run: Run, model: Any, found: Checkpoint, stopping: Any) -> list[Any] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from remote_ckpt.capture._apart import apart
 from remote_ckpt.capture._snapshot import FileSnapshot, Snapshot
+from remote_ckpt.errors import SaveFailedError
 from remote_ckpt.weights_file import TemplateWriter
 
 if TYPE_CHECKING:
@@ -41,13 +43,17 @@ class Capturer:
         soon as it returns. After an error nothing is held and the model is unchanged.
 
         Raises:
+            SaveFailedError: The weights are spread over several processes.
             Exception: Whatever `model.save_weights` raises for this model.
         """
         _attach_state(self._model)
         if self.fallback_reason is not None:
             return self._save_now()
         try:
-            return self._by_reference()
+            with apart():
+                return self._by_reference()
+        except SaveFailedError:  # Keras cannot save it either
+            raise
         except Exception as exc:  # noqa: BLE001 - any surprise in Keras's private parts means: leave it to Keras
             self._plan = None
             snapshot = self._save_now()  # raises if it is the model that is at fault

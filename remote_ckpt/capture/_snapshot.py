@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from remote_ckpt.capture._apart import apart
 from remote_ckpt.weights_file import Layout, TemplateWriter
 
 
@@ -94,7 +95,8 @@ class FileSnapshot(Snapshot):
         self._folder: Path | None = Path(tempfile.mkdtemp(prefix="remote_ckpt-", dir=directory))
         self._file = self._folder / f"model{suffix}"
         try:
-            save(str(self._file))
+            with apart():
+                save(str(self._file))
             self._size = self._file.stat().st_size
         except BaseException:
             self.discard()
