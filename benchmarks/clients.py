@@ -34,6 +34,7 @@ def ours(task: dict[str, Any]) -> tuple[Step, Step]:
     base = None
     if task.get("base_file"):
         base = Base(task["base_key"], digest_file(Path(task["base_file"]), blocks=True))
+    store.probe()  # once per bucket and month, when a writer opens
     with suppress(FileNotFoundError):
         store.stat("nothing")
     report = TransferReport()

@@ -102,7 +102,7 @@ def delta(server: Server, endpoint: str, size: int, folder: Path) -> None:
     ours = transfer(server, endpoint, "ours", "up", key="2.h5", base_key="1.h5", base_file=str(first), **task)
     theirs = transfer(server, endpoint, "s3fs", "up", key="3.h5", **task)
     print(
-        f"\n95 % frozen, {size // MIB} MiB: {100 * ours['sent'] / size:.1f} % of the bytes sent, "
+        f"\n95 % frozen, {size // MIB} MiB, {server.name}: {100 * ours['sent'] / size:.1f} % of the bytes sent, "
         f"durable {theirs['seconds'] / ours['seconds']:.1f} times sooner than by s3fs"
     )
 
@@ -126,8 +126,9 @@ def main() -> None:
                     with start(server_name) as server, shaped(server, rate, link[1]) as endpoint:
                         compare(server, endpoint, clients, chosen.size * MIB, chosen.rounds, folder)
         if chosen.only in (None, "delta"):
-            with start("seaweedfs") as server, shaped(server, *link) as endpoint:
-                delta(server, endpoint, chosen.size * MIB, folder)
+            for server_name in ("seaweedfs", "localstack"):  # one copies over its own network, the other in memory
+                with start(server_name) as server, shaped(server, *link) as endpoint:
+                    delta(server, endpoint, chosen.size * MIB, folder)
 
 
 if __name__ == "__main__":
