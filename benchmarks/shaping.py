@@ -67,8 +67,10 @@ class Pipe:
 
 async def serve(host: str, port: int, rate: float, round_trip: float) -> None:
     """Forward connections for as long as standard input is open."""
+    connections = set[asyncio.Task[None] | None]()  # asyncio itself keeps only weak references
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.current_task())
         try:
             await asyncio.sleep(round_trip)  # the handshake
             up_reader, up_writer = await asyncio.open_connection(host, port)
@@ -78,6 +80,7 @@ async def serve(host: str, port: int, rate: float, round_trip: float) -> None:
             up_writer.close()
         finally:
             writer.close()
+            connections.discard(asyncio.current_task())
 
     server = await asyncio.start_server(connect, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
