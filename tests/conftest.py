@@ -40,6 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
     environment.setenv(VENV_VARIABLE, os.environ.get(VENV_VARIABLE) or str(config.rootpath / VENV_DEFAULT))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that asks for a server, by whichever fixture: `scripts/test quick` leaves them out."""
+    for item in items:
+        if "get_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+
+
 @pytest.fixture(autouse=True)
 def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The spool and the download cache of one test, empty at its start; writers it left open do not outlive it."""

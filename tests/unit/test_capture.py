@@ -396,6 +396,7 @@ class TestModels:
         model = keras.Model([text, numbers], layers.Dense(4)(x))
         assert_frozen_truth(model, folder, step=lambda _: None)
 
+    @pytest.mark.apart
     def test_one_writer_under_a_mirrored_strategy(self, folder: Path) -> None:
         result = subprocess.run(
             [sys.executable, "-c", MIRRORED, str(folder)], capture_output=True, text=True, timeout=240, check=False

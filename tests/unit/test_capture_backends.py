@@ -40,6 +40,7 @@ for dtype in ("float32", "bfloat16"):
 """
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_a_snapshot_is_a_copy_where_the_backend_does_not_share(tmp_path: Path, backend: str) -> None:
     if find_spec(backend) is None:
