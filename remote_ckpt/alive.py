@@ -1,10 +1,10 @@
 """Whose a folder in the spool is, and whether that process is alive.
 
-On one machine a lock shows it, whatever containers run there: the kernel drops it when its holder dies. On a disk that
-several machines mount, a lock may not reach the others (NFS without its lock service, many FUSE filesystems), and to
-be able to take it proves nothing. So each folder says on which machine it was made, and while its owner lives something
-in it changes every minute or so. Whoever comes from another machine leaves it alone until nothing has changed for
-`SILENCE`, by the filesystem's own clock, and then gives it a new name: of several that come at once one succeeds.
+On one machine a lock shows it, also to other containers of the same host name: the kernel drops it when its holder
+dies. On a disk that several machines mount, a lock may not reach the others (NFS without its lock service, many FUSE
+filesystems), and to be able to take it proves nothing. So an owner also touches its lock every minute or so. Whoever
+comes from another host leaves the folder alone until that has not happened for `SILENCE`, by the filesystem's own
+clock, and then gives it a new name: of several that come at once one succeeds.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from filelock import FileLock, Timeout
 BEAT = 60.0
 """Seconds between two signs of life."""
 
-SILENCE = 3600.0
-"""Seconds: sixty signs of life that did not come. A server of files may be away for minutes, and hold them all up."""
+SILENCE = 1800.0
+"""Seconds: thirty signs of life that did not come. A server of files may be away for minutes, and hold them all up."""
 
-LOCK, _MACHINE, _LEFT = "lock", "machine", "left"
-NAMES = frozenset({LOCK, _MACHINE, _LEFT})
+_LOCK, _LEFT = "lock", "left"
+NAMES = frozenset({_LOCK, _LEFT})
 """Files in each folder that are no checkpoint's."""
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # one for all containers of a kernel, another after each boot
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,6 @@ class Owned:
         unseen.mkdir(mode=0o700)
         lock = _lock(unseen)
         lock.acquire()
-        _sign(unseen)
         return cls(unseen.rename(parent / name), lock)
 
     @classmethod
@@ -71,10 +68,9 @@ class Owned:
 
     @classmethod
     def _move(cls, folder: Path, lock: FileLock) -> Owned | None:
-        """Give another machine's folder a name of ours; None if somebody else was quicker."""
+        """Give another host's folder a name of ours; None if somebody else was quicker."""
         try:
             moved = folder.rename(folder.parent / _name())
-            _sign(moved)
             (moved / _LEFT).unlink(missing_ok=True)
         except OSError:
             lock.release()
@@ -86,7 +82,7 @@ class Owned:
         if time.monotonic() - self._beaten[0] >= BEAT / 2:
             self._beaten[0] = time.monotonic()
             with contextlib.suppress(OSError):
-                os.utime(self.folder / LOCK)
+                os.utime(self.folder / _LOCK)
 
     def leave(self, *, empty: bool) -> None:
         """Remove the folder if nothing sealed is in it, else note that its owner is gone; then let go of the lock."""
@@ -104,22 +100,21 @@ def host_of(folder: Path) -> str:
 
 
 def is_local(folder: Path) -> bool:
-    """Return whether a folder was made on this machine: by its name, or under this very kernel."""
-    if host_of(folder) == _host():
-        return True
-    with contextlib.suppress(OSError):
-        made_on = (folder / _MACHINE).read_bytes()
-        return bool(made_on) and made_on == _machine()
-    return False
+    """Return whether a folder was made by a process of this host, whose lock reaches us."""
+    return host_of(folder) == _host()
 
 
 def may_live(folder: Path) -> bool:
-    """Return whether the owner of another machine's folder has shown life lately, or it cannot be told."""
+    """Return whether the owner of another host's folder has shown life lately, or it cannot be told.
+
+    A file that is being written is a sign of life too: on a slow disk that takes long.
+    """
     try:
         if (folder / _LEFT).exists():
             return False
-        changed = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
-        return _now(folder.parent) - changed < SILENCE
+        lock = folder / _LOCK
+        signs = (lock if lock.exists() else folder, *folder.glob("*.partial*"))
+        return _now(folder.parent) - max(path.lstat().st_mtime for path in signs) < SILENCE
     except OSError:
         return True
 
@@ -146,22 +141,8 @@ def _host() -> str:
     return socket.gethostname()[:40]
 
 
-def _machine() -> bytes:
-    """Return what tells this machine's kernel from all others; empty where that is not known."""
-    try:
-        return _BOOT_ID.read_bytes().strip()
-    except OSError:
-        return b""
-
-
-def _sign(folder: Path) -> None:
-    descriptor = os.open(folder / _MACHINE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - from a descriptor, for the mode
-        file.write(_machine())
-
-
 def _lock(folder: Path) -> FileLock:
-    return FileLock(folder / LOCK, mode=0o600, thread_local=False)
+    return FileLock(folder / _LOCK, mode=0o600, thread_local=False)
 
 
 def _now(parent: Path) -> float:

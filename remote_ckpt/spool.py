@@ -6,7 +6,7 @@
         run.json                       which run that is, for people
         <owner>/                       one folder for each process that writes
             lock                       held while the owner lives; the kernel drops it when the owner dies, see `alive`
-            machine, left              where the owner lives; that it has left
+            left                       in place of signs of life: the owner has ended in good order
             <id>.weights.h5.partial    being written
             <id>.weights.h5            complete and on the disk
             <id>.json                  the seal: the record and how to commit it. Without it the file counts for nothing
@@ -257,9 +257,9 @@ class Spool:
     def adopt(self) -> list[Entry]:
         """Return what dead processes left here, oldest first, and own it from now on.
 
-        A process that lives keeps what it has: its lock cannot be taken. So does one on another machine, whose lock may
-        not reach this one, until it has shown no life for an hour; that is logged. Files that were never sealed are
-        removed.
+        A process that lives keeps what it has: its lock cannot be taken. So does one on another host, whose lock may
+        not reach this one, until it has shown no life for half an hour; that is logged. Files that were never sealed
+        are removed.
         """
         for folder in self._owners(unseen=True):  # their owners died while making them
             if not is_being_made(folder) and (unborn := Owned.take(folder)) is not None:
@@ -279,12 +279,12 @@ class Spool:
         return sorted(entries, key=lambda entry: entry.record.created)
 
     def _tell_of(self, folder: Path) -> None:
-        """Log what is left alone because its owner is on another machine, and may be alive."""
+        """Log what is left alone because its owner is on another host, and may be alive."""
         count = 0 if is_local(folder) else len(list(_sealed_in(folder, tidy=False)))
         if count:
             log.warning(
-                "%d checkpoint(s) in %s belong to the host %s, which may be alive. Recover them there; or here, when "
-                "nothing in that folder has changed for %.0f minutes.",
+                "%d checkpoint(s) in %s belong to a process on the host %s, which may be alive. Run recover there; or "
+                "here, when that process has shown no life for %.0f minutes.",
                 count,
                 folder,
                 host_of(folder),
@@ -292,7 +292,7 @@ class Spool:
             )
 
     def beat(self) -> None:
-        """Show other machines that this process is alive. Threads: any; call it every minute or so."""
+        """Show other hosts that this process is alive. Threads: any; call it every minute or so."""
         for owned in (*self._adopted, *((self._own,) if self._own else ())):
             owned.beat()
 
