@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -25,6 +26,7 @@ from remote_ckpt.stores.base import Base, Digests, ObjectStore, Progress, Transf
 log = logging.getLogger("remote_ckpt")
 
 _NAMES = 8  # a formatted name can be taken; one with six random characters, eight times over, cannot
+_LONG = 300.0  # seconds; S3 dates an object by the beginning of its upload, and a sweep goes by that
 
 
 def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
@@ -62,7 +64,7 @@ class Publisher:
             ManifestError: The manifest cannot be read; nothing was changed.
         """
         self._check_store()
-        record = entry.record
+        record, begun = entry.record, time.monotonic()
         attempts = self._attempts.setdefault(record.id, Attempts(entry.journal))
         again = entry.recovered or attempts.any
         if again and self.committer.knows(record):
@@ -70,7 +72,9 @@ class Publisher:
         else:
             record = self._upload(entry, attempts, report, progress)
             commit = self._commit(record, entry, attempts)
-            if again and self._is_free(record.key):  # a sweep took it for an orphan, a moment before the commit
+            is_old = again or time.monotonic() - begun > _LONG
+            if is_old and self._is_free(record.key):  # a sweep took it for an orphan, a moment before the commit
+                log.warning("%s was deleted before its commit: sending it again.", self.location.url(record.key))
                 self._send(record.key, entry, attempts, report, progress)
         if commit.series.alias:
             self._show(commit.series, record.series)

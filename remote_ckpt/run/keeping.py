@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from remote_ckpt.checkpoint import Checkpoint, Manifest
 from remote_ckpt.commit import Committer
 from remote_ckpt.deletion import Deleter, object_of
-from remote_ckpt.errors import LocationError, StoreError
+from remote_ckpt.errors import InvalidRequestError, LocationError
 from remote_ckpt.location import HIDDEN, Template
 from remote_ckpt.stores.base import ObjectInfo
 
@@ -66,7 +66,7 @@ def sweep_uploads(committer: Committer, templates: set[str], older_than: timedel
     ours = _made_by(templates | committer.load().series.keys())
     try:
         return committer.store.sweep_uploads(older_than, ours=ours, dry_run=dry_run)
-    except StoreError as exc:  # some servers do not list them, and some credentials may not
+    except InvalidRequestError as exc:  # some servers do not list them
         log.warning("Unfinished uploads in %s were not swept: %s", committer.location.name, exc)
         return []
 

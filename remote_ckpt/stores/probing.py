@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError, TransientError
+from remote_ckpt.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    TransientError,
+)
 from remote_ckpt.stores.base import Expect, Version
 
 Write = Callable[[bytes, Version | Expect], Version]
@@ -64,11 +70,12 @@ def try_compare_and_swap(write: Write, read: Read, version: Version) -> bool:
 def try_conditional_delete(delete: Callable[[Version], None], look: Callable[[], Version]) -> bool:
     """Delete an object with a wrong version, then with the right one; return whether both went as they must.
 
-    The object is looked at each time: an answer that was lost, and the request repeated below us, is no refusal.
+    The object is looked at each time: an answer that was lost, and the request repeated below us, is no refusal. Who
+    may not delete at all never finds out, and need not.
     """
     version = look()
     for expected in (Version(_WRONG), version):
-        with suppress(PreconditionFailedError, InvalidRequestError):
+        with suppress(PreconditionFailedError, InvalidRequestError, AccessDeniedError):
             delete(expected)
         try:
             is_there = look() == version

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import boto3
 import pytest
 from records import TEMPLATE, seal, terms
 
+from remote_ckpt import publish as publish_module
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import AccessDeniedError, InvalidRequestError
 from remote_ckpt.location import Location
 from remote_ckpt.publish import Publisher
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
-from remote_ckpt.stores import Expect, Transfer, TransferReport, open_store
+from remote_ckpt.stores import Expect, ObjectInfo, Transfer, TransferReport, Version, open_store
+from remote_ckpt.stores.gcs import components
 from remote_ckpt.testing.faulty import DENIED, FaultyStore, Refuse, on
 
 FIXED = "best.weights.h5"
@@ -164,6 +166,21 @@ def test_a_sweep_of_a_server_that_lists_no_uploads_tells_what_it_deleted(world, 
     assert "not swept" in caplog.text
 
 
+def test_what_took_long_to_upload_is_looked_for_after_its_commit(world, monkeypatch):
+    """S3 dates an object by the beginning of its upload, so a sweep takes one that has just come for an old one."""
+    monkeypatch.setattr(publish_module, "_LONG", -1.0)
+    spool = world.spool("a")
+    publish(world.publisher(), fixed(spool, 0))
+    late = fixed(spool, 1, 0.1)
+
+    def sweep():
+        world.age(late.record.key)
+        assert world.run.sweep(DAYS) == [late.record.key]
+
+    publish(world.publisher(acting(world.store(), "write", sweep, key="manifest.json")), late)
+    assert world.intact()
+
+
 # Retention and prune
 
 
@@ -266,6 +283,17 @@ def test_an_upload_that_was_resumed_a_moment_ago_is_not_aborted(server, prefix, 
     assert world.run.sweep(DAYS) == []
     assert unfinished(server, prefix) == ["w-02.weights.h5"]
     assert world.run.sweep(timedelta(seconds=-1)) == ["w-02.weights.h5"]
+
+
+def test_components_of_an_upload_that_goes_on_are_kept_together():
+    """Its first one is days old, and its last has just come; another upload's are all old."""
+    now = datetime.now(timezone.utc)
+
+    def part(name, days):
+        return ObjectInfo(f".remote_ckpt/components/{name}", 1, Version("1"), modified=now - timedelta(days=days))
+
+    parts = [part("live/part-1", 5), part("live/part-2", 0), part("dead/part-1", 5), part("dead/part-2", 4)]
+    assert components.abandoned(parts, now - DAYS) == parts[2:]
 
 
 # Commits that fail
