@@ -19,6 +19,9 @@ SUFFIXES = (".weights.h5", ".keras", ".h5")  # the longest match first: ".weight
 _PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
 _BROKEN = re.compile(r"^(s3a?|gs|gcs|abfss?|az|https?|file|memory):/?", re.IGNORECASE)  # would be a folder's name
 _PASSWORD = re.compile(r"(//[^/@:]*):[^/]*@")  # up to the last @: some passwords have one
+_PLAIN_FORMAT = re.compile(r"[+\- ]?0?\d*[,_]?(\.\d+)?[deEfFgGn%]?")
+_NUMBER = r"[-+ ]*(?:\d[\d.,_]*(?:[eE][-+]?\d+)?%?|nan|inf|NAN|INF)"
+_EXTRA = r"(?:-[A-Za-z0-9_-]{1,6}(?:-\d)?)?"  # see `Publisher`: the end of an id, and a count
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
 
 
@@ -159,6 +162,17 @@ class Template:
                 f'Failed to format this callback filepath: "{self.text}". Reason: {exc}. Known fields: {known}.'
             ) from exc
         return validate_key(key)
+
+    def may_have_made(self, key: str) -> bool:
+        """Return whether `key` is one that checkpoints of this template can have, a short suffix included.
+
+        Fields hold numbers, but for formats of the user's own; none reaches into another folder.
+        """
+        stem = "".join(
+            re.escape(text) + ("" if name is None else _NUMBER if _PLAIN_FORMAT.fullmatch(spec or "") else "[^/]+")
+            for text, name, spec, _ in string.Formatter().parse(self.text.removesuffix(self.suffix))
+        )
+        return re.fullmatch(stem + _EXTRA + re.escape(self.suffix), key) is not None
 
     @staticmethod
     def with_suffix_before_extension(key: str, extra: str) -> str:

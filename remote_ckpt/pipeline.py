@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from remote_ckpt.alive import BEAT
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.commit import Commit
 from remote_ckpt.errors import CorruptCheckpointError, DrainError, RemoteCkptError, SpoolFullError
@@ -195,12 +196,15 @@ class Pipeline:
     def _seal_all(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs:
-                    if self._stopping:
-                        return
-                    self._changed.wait()
-                job = self._sealing = self._jobs.popleft()
+                if not self._jobs and not self._stopping:
+                    self._changed.wait(BEAT)
+                if not self._jobs and self._stopping:
+                    return
+                job = self._sealing = self._jobs.popleft() if self._jobs else None
                 self._changed.notify_all()
+            if job is None:
+                self.spool.beat()  # without the lock: it may wait for the disk, and so would the training thread
+                continue
             self._seal(job)
             del job  # the snapshot's memory
             with self._changed:

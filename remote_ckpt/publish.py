@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from remote_ckpt.attempts import Attempts, Made
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
 from remote_ckpt.commit import Commit, Committer
+from remote_ckpt.deletion import Deleter, object_of
 from remote_ckpt.errors import (
-    CommitOutcomeUnknownError,
     LocationError,
     ManifestError,
     ObjectNotFoundError,
@@ -20,11 +21,12 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import HIDDEN, Location, Template
 from remote_ckpt.progress import Meter
 from remote_ckpt.spool import Entry
-from remote_ckpt.stores.base import Base, Digests, ObjectInfo, ObjectStore, Progress, TransferReport, Version
+from remote_ckpt.stores.base import Base, Digests, ObjectStore, Progress, TransferReport
 
 log = logging.getLogger("remote_ckpt")
 
 _NAMES = 8  # a formatted name can be taken; one with six random characters, eight times over, cannot
+_LONG = 300.0  # seconds; S3 dates an object by the beginning of its upload, and a sweep goes by that
 
 
 def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
@@ -32,22 +34,6 @@ def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
     if template.fields:
         return formatted
     return f"{HIDDEN}/{Template.with_suffix_before_extension(formatted, checkpoint_id)}"
-
-
-def object_of(record: Checkpoint) -> Callable[[ObjectInfo], bool]:
-    """Return a test of whether an object is the one that `record` names, for one deletion and its repetitions.
-
-    Names are used again: once an object is deleted, another writer may give its name to a checkpoint of the same epoch.
-    """
-    first: Version | None = None
-
-    def is_it(found: ObjectInfo) -> bool:
-        nonlocal first
-        first = first or found.version  # nobody can have replaced it before the first attempt
-        known = found.crc32c in (None, record.crc32c)
-        return known and (found.size, found.version) == (record.size, first)
-
-    return is_it
 
 
 @dataclass
@@ -58,6 +44,7 @@ class Publisher:
     location: Location
     committer: Committer
     _checked: bool = False
+    _attempts: dict[str, Attempts] = field(default_factory=dict)  # by id, of what is not in the bucket yet
 
     def publish(self, entry: Entry, report: TransferReport, progress: Progress | None = None) -> Commit:
         """Bring a sealed checkpoint into the bucket and drop it from the spool.
@@ -77,10 +64,18 @@ class Publisher:
             ManifestError: The manifest cannot be read; nothing was changed.
         """
         self._check_store()
-        record = entry.record
-        if not (_tried_before(entry) and self.committer.knows(record)):
-            record = self._upload(entry, report, progress)
-        commit = self.committer.commit(record, entry.terms, entry.blocks)
+        record, begun = entry.record, time.monotonic()
+        attempts = self._attempts.setdefault(record.id, Attempts(entry.journal))
+        again = entry.recovered or attempts.any
+        if again and self.committer.knows(record):
+            commit = self.committer.commit(record, entry.terms, entry.blocks)
+        else:
+            record = self._upload(entry, attempts, report, progress)
+            commit = self._commit(record, entry, attempts)
+            is_old = again or time.monotonic() - begun > _LONG
+            if is_old and self._is_free(record.key):  # a sweep took it for an orphan, a moment before the commit
+                log.warning("%s was deleted before its commit: sending it again.", self.location.url(record.key))
+                self._send(record.key, entry, attempts, report, progress)
         if commit.series.alias:
             self._show(commit.series, record.series)
         self._delete(commit.pruned, commit.manifest)
@@ -88,7 +83,16 @@ class Publisher:
             entry.drop()
         except OSError as exc:
             log.warning("%s is uploaded, and cannot be removed from the spool: %s", entry.path, exc)
+        del self._attempts[record.id]
         return commit
+
+    def _commit(self, record: Checkpoint, entry: Entry, attempts: Attempts) -> Commit:
+        """Commit; after a failure, whoever tries again has not to send the bytes again."""
+        try:
+            return self.committer.commit(record, entry.terms, entry.blocks)
+        except BaseException:
+            attempts.keep()
+            raise
 
     def _check_store(self) -> None:
         """Find out what the store does before the first write, and tell the user what it does not."""
@@ -97,39 +101,59 @@ class Publisher:
                 log.warning("%s: %s", self.location.name, note)
             self._checked = True
 
-    def _upload(self, entry: Entry, report: TransferReport, progress: Progress | None) -> Checkpoint:
-        """Create the object; when its name is taken, under the next name.
+    def _upload(
+        self, entry: Entry, attempts: Attempts, report: TransferReport, progress: Progress | None
+    ) -> Checkpoint:
+        """Create the object, unless an earlier attempt has; when its name is taken, under the next name.
 
-        A store takes equal bytes under the name for an upload of ours whose answer was lost. They may as well be
-        another writer's, whose retention will delete them; so a first attempt looks before it begins.
+        A store that keeps no owners takes equal bytes under the name for an upload of ours whose answer was lost. They
+        may as well be another writer's, whose retention will delete them; so a first attempt looks before it begins.
         """
         record = entry.record
-        tried_before, base = _tried_before(entry), self._base(entry)
+        if attempts.made is not None and self._is_there(attempts.made, record):
+            return self._at(attempts.made, record)
         for attempt in range(_NAMES):
             key = record.key
             if attempt:
                 extra = record.id[-6:] if attempt == 1 else f"{record.id[-6:]}-{attempt}"
                 key = Template.with_suffix_before_extension(key, extra)
-            if not (tried_before or self._is_free(key)):
+            if not (attempts.tried(key) or self._is_free(key)):
                 continue
-            if not tried_before:
-                entry.journal.save({"key": key})
             try:
-                self.store.upload(
-                    key,
-                    entry.path,
-                    digests=entry.digests,
-                    journal=entry.journal,
-                    report=report,
-                    base=base,
-                    progress=Meter(f"Uploading {self.location.url(key)}", record.size, progress),
-                )
+                return self._at(self._send(key, entry, attempts, report, progress), record)
             except PreconditionFailedError:
+                attempts.forget(key)
                 log.info("%s is taken; choosing another name.", self.location.url(key))
-                continue
-            known = {"key": key, "url": self.location.url(key), "uploaded": datetime.now(timezone.utc)}
-            return record.model_copy(update=known)
         raise LocationError(f"{self.location.url(record.key)} and {_NAMES - 1} names like it are taken.")
+
+    def _send(
+        self, key: str, entry: Entry, attempts: Attempts, report: TransferReport, progress: Progress | None
+    ) -> Made:
+        attempts.begin(key)
+        found = self.store.upload(
+            key,
+            entry.path,
+            digests=entry.digests,
+            journal=attempts.upload,
+            report=report,
+            base=self._base(entry),
+            progress=Meter(f"Uploading {self.location.url(key)}", entry.record.size, progress),
+            owner=entry.record.id,
+        )
+        attempts.made = Made(key=key, version=found.version, time=datetime.now(timezone.utc))
+        return attempts.made
+
+    def _at(self, made: Made, record: Checkpoint) -> Checkpoint:
+        """Return the record of a checkpoint whose object is in the bucket."""
+        known = {"key": made.key, "url": self.location.url(made.key), "uploaded": made.time}
+        return record.model_copy(update=known)
+
+    def _is_there(self, made: Made, record: Checkpoint) -> bool:
+        try:
+            found = self.store.stat(made.key)
+        except ObjectNotFoundError:
+            return False
+        return found.version == made.version and found.owner in (None, record.id)
 
     def _base(self, entry: Entry) -> Base | None:
         """Return the object that has most of the new one's bytes: all of them, or the series' last one."""
@@ -176,17 +200,12 @@ class Publisher:
 
     def _delete(self, pruned: tuple[Checkpoint, ...], manifest: Manifest) -> None:
         """Delete the objects of pruned records. What cannot be deleted stays, and is told."""
+        deleter = Deleter(self.committer, manifest)
         for record in pruned:
             try:
-                if record.key not in self.committer.archive.keys(manifest):
-                    self.store.delete_if(record.key, object_of(record))
-            except (StoreError, ManifestError, CommitOutcomeUnknownError) as exc:
+                deleter.delete(record.key, object_of(record))
+            except (StoreError, ManifestError) as exc:
                 log.warning("Could not delete %s, which is no longer needed: %s", self.location.url(record.key), exc)
-
-
-def _tried_before(entry: Entry) -> bool:
-    """Return whether an upload of this entry may have begun already, here or in a process that died."""
-    return entry.recovered or bool(entry.journal.load())
 
 
 def _with_alias_seen(manifest: Manifest, name: str) -> Manifest:

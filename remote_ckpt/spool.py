@@ -5,7 +5,8 @@
     <spool>/<run>/                     one folder for each run, named by a digest of its URL
         run.json                       which run that is, for people
         <owner>/                       one folder for each process that writes
-            lock                       held while the owner lives; the kernel drops it when the owner dies
+            lock                       held while the owner lives; the kernel drops it when the owner dies, see `alive`
+            left                       in place of signs of life: the owner has ended in good order
             <id>.weights.h5.partial    being written
             <id>.weights.h5            complete and on the disk
             <id>.json                  the seal: the record and how to commit it. Without it the file counts for nothing
@@ -25,7 +26,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -34,16 +34,16 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from remote_ckpt.alive import NAMES, SILENCE, Owned, host_of, is_being_made, is_local
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import SpoolError, SpoolFullError
 from remote_ckpt.location import HIDDEN, SUFFIXES, Location
 from remote_ckpt.policy import Mode
 from remote_ckpt.private import is_ours, make_folder
-from remote_ckpt.stores.base import Digests
+from remote_ckpt.stores.base import Digests, Progress
 
 log = logging.getLogger("remote_ckpt")
 
@@ -171,8 +171,8 @@ class Spool:
         self.limit = DEFAULT_LIMIT if limit is None else limit
         self.folder = _default_folder(location) if folder is None else Path(folder).expanduser().absolute()
         self.folder /= hashlib.sha256(location.root.encode()).hexdigest()[:16]
-        self._own: _Owned | None = None
-        self._adopted: list[_Owned] = []
+        self._own: Owned | None = None
+        self._adopted: list[Owned] = []
         self._claiming = threading.Lock()
 
     def used(self) -> int:
@@ -192,6 +192,8 @@ class Spool:
         """Return the bytes of what waits or is being written, and of the spares, in which the next will be written."""
         used = spare = 0
         for path in self.folder.glob("*/*"):
+            if path.name in NAMES:
+                continue
             with contextlib.suppress(OSError):
                 size = path.stat().st_size
                 used, spare = (used, spare + size) if path.name == _SPARE else (used + size, spare)
@@ -255,23 +257,54 @@ class Spool:
     def adopt(self) -> list[Entry]:
         """Return what dead processes left here, oldest first, and own it from now on.
 
-        A process that lives keeps what it has: its lock cannot be taken. Files that were never sealed are removed.
+        A process that lives keeps what it has: its lock cannot be taken. So does one on another host, whose lock may
+        not reach this one, until it has shown no life for half an hour; that is logged. Files that were never sealed
+        are removed.
         """
         for folder in self._owners(unseen=True):  # their owners died while making them
-            if not _is_being_made(folder) and (unborn := _Owned.take(folder)) is not None:
-                unborn.leave()
+            if not is_being_made(folder) and (unborn := Owned.take(folder)) is not None:
+                unborn.leave(empty=True)
         entries: list[Entry] = []
         for folder in self._owners():
-            owned = None if self._own and folder == self._own.folder else _Owned.take(folder)
+            owned = None if self._own and folder == self._own.folder else Owned.take(folder)
             if owned is None:
+                self._tell_of(folder)
                 continue
-            found = list(_sealed_in(folder))
+            found = list(_sealed_in(owned.folder))
             if found:
                 self._adopted.append(owned)
                 entries += found
             else:
-                owned.leave()
+                owned.leave(empty=True)
         return sorted(entries, key=lambda entry: entry.record.created)
+
+    def _tell_of(self, folder: Path) -> None:
+        """Log what is left alone because its owner is on another host, and may be alive."""
+        count = 0 if is_local(folder) else len(list(_sealed_in(folder, tidy=False)))
+        if count:
+            log.warning(
+                "%d checkpoint(s) in %s belong to a process on the host %s, which may be alive. Run recover there; or "
+                "here, when that process has shown no life for %.0f minutes.",
+                count,
+                folder,
+                host_of(folder),
+                SILENCE / 60,
+            )
+
+    def beat(self) -> None:
+        """Show other hosts that this process is alive. Threads: any; call it every minute or so."""
+        for owned in (*self._adopted, *((self._own,) if self._own else ())):
+            owned.beat()
+
+    def beating(self, progress: Progress | None) -> Progress:
+        """Return `progress`, to be told of an upload that this thread waits for; each part is a sign of life."""
+
+        def told(moved: int) -> None:
+            self.beat()
+            if progress is not None:
+                progress(moved)
+
+        return told
 
     def waiting(self) -> list[Entry]:
         """Return every sealed checkpoint of this run on this machine, without owning any; for looking only."""
@@ -281,7 +314,7 @@ class Spool:
     def close(self) -> None:
         """Let go of the locks, and remove folders that have become empty. Sealed checkpoints stay."""
         for owned in (*self._adopted, *((self._own,) if self._own else ())):
-            owned.leave()
+            owned.leave(empty=not any(_sealed_in(owned.folder)))
         self._own, self._adopted = None, []
         with contextlib.suppress(OSError):  # the last one out
             if not self._owners():
@@ -307,7 +340,7 @@ class Spool:
             return []
         return sorted(path for path in found if _is_ours(path)) if _is_ours(self.folder) else []
 
-    def _claim(self) -> _Owned:
+    def _claim(self) -> Owned:
         with self._claiming:
             if self._own is None or not self._own.folder.is_dir():
                 self._own = self._make_own()
@@ -315,52 +348,18 @@ class Spool:
                 _write_durably(self.folder / "run.json", json.dumps(note).encode(), beside=self._own.folder)
             return self._own
 
-    def _make_own(self) -> _Owned:
+    def _make_own(self) -> Owned:
         for _ in range(_AGAIN):
             with contextlib.suppress(FileNotFoundError):  # the last one out has just removed it
                 self._make_folder()
-                return _Owned.create(self.folder)
+                return Owned.create(self.folder)
         self._make_folder()
-        return _Owned.create(self.folder)
-
-
-@dataclass(frozen=True)
-class _Owned:
-    """A process's folder in the spool, and the lock that says it lives."""
-
-    folder: Path
-    lock: FileLock
-
-    @classmethod
-    def create(cls, parent: Path) -> _Owned:
-        """Make a folder that is locked before anyone can see it, or another process would take it for a dead one's."""
-        name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        unseen = parent / f".{name}"
-        unseen.mkdir(mode=0o700)
-        lock = FileLock(unseen / "lock", mode=0o600, thread_local=False)
-        lock.acquire()
-        return cls(unseen.rename(parent / name), lock)
-
-    @classmethod
-    def take(cls, folder: Path) -> _Owned | None:
-        """Take a dead owner's folder; None while the owner lives."""
-        lock = FileLock(folder / "lock", mode=0o600, thread_local=False)
-        try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError):
-            return None
-        return cls(folder, lock)
-
-    def leave(self) -> None:
-        """Remove the folder if nothing sealed is in it, then let go of the lock."""
-        if not any(_sealed_in(self.folder)):
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.lock.release()
+        return Owned.create(self.folder)
 
 
 def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
     """Yield what is sealed in a folder; with `tidy` remove what is not, which only the folder's owner may do."""
-    sealed: set[str] = {"lock"}
+    sealed: set[str] = {*NAMES}
     for path in sorted(folder.glob("*.json")):
         if path.name.endswith(".upload.json"):
             continue
@@ -396,20 +395,6 @@ def _default_folder(location: Location) -> Path:
     if location.protocol == "file":
         return Path(location.root) / HIDDEN / "spool"
     return Path(platformdirs.user_cache_dir("remote_ckpt")) / "spool"
-
-
-def _is_being_made(folder: Path) -> bool:
-    """Return whether the process that makes a folder, and has not locked it yet, may still live."""
-    host, _, process = folder.name[1:].rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname()[:40] or not process.isdecimal():
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives, and is somebody else's
-        pass
-    return True
 
 
 def _is_ours(folder: Path) -> bool:

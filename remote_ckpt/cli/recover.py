@@ -30,7 +30,7 @@ def recover(
     for record in done:
         say(f"uploaded epoch {record.epoch + 1}  {record.url or run.location.url(record.key)}")
     if left:
-        tell(f"{left} belong to a process that is still running; it uploads them itself.")
+        tell(f"{left} belong to a process that is still running, or may be on another host; it uploads them itself.")
     elif not waiting:
         tell(
             f"nothing waits on this machine for {run.url}. Did training use another spool_dir? "

@@ -65,7 +65,9 @@ def push(
         entry = next((one for one in waiting if _is_same(one.record, digests, facts)), None)
         if entry is None:
             entry = _seal(path, _record(path, template, series, terms, facts, digests), terms, spool)
-        commit = Publisher(committer.store, location, committer).publish(entry, TransferReport(), progress)
+        commit = Publisher(committer.store, location, committer).publish(
+            entry, TransferReport(), spool.beating(progress)
+        )
     finally:
         spool.close()
     return commit.series.find(entry.record.id) or entry.record

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -25,12 +25,13 @@ from remote_ckpt.errors import (
     ObjectNotFoundError,
     RemoteCkptError,
 )
-from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
+from remote_ckpt.location import Location
 from remote_ckpt.policy import Mode, best_first, infer_mode
-from remote_ckpt.publish import Publisher, object_of
+from remote_ckpt.publish import Publisher
 from remote_ckpt.run.hints import no_checkpoint
+from remote_ckpt.run.keeping import ORPHAN_AGE, delete_pruned, sweep_orphans, sweep_uploads
 from remote_ckpt.spool import Entry, Spool
-from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, TransferReport, open_store
+from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,9 +43,6 @@ log = logging.getLogger("remote_ckpt")
 
 PATIENCE = 30.0
 """Seconds that a reader waits for the manifest of a store that does not answer."""
-
-ORPHAN_AGE = timedelta(days=1)
-"""An object younger than this may belong to a commit that is still under way."""
 
 
 @dataclass(frozen=True)
@@ -342,11 +340,8 @@ class Run:
 
         committer = self._committer()
         manifest = committer.change(change)
-        if gone and not dry_run:
-            named = committer.archive.keys(manifest)
-            for checkpoint in gone:
-                if checkpoint.key not in named:
-                    self.store.delete_if(checkpoint.key, object_of(checkpoint))
+        if not dry_run:
+            delete_pruned(committer, manifest, gone)
         return gone
 
     def sweep(self, older_than: timedelta = ORPHAN_AGE, *, dry_run: bool = False) -> list[str]:
@@ -354,32 +349,18 @@ class Run:
 
         That is what lies under the hidden folder, and objects that the manifest has named once: who is killed between
         pruning and deleting leaves them. Only what is older than `older_than`. What no manifest ever named, beside the
-        manifest, is left alone, whoever put it there.
+        manifest, is left alone, whoever put it there; so is everything where there is no manifest, and an unfinished
+        upload to a key that no series of the run can have. The manifest is read again before each deletion.
 
         Returns:
             The keys that were deleted, or would be.
         """
-        present = list(self.store.scan())
-        manifest = self.manifest()  # after looking, or what is committed meanwhile would pass for an orphan
-        named = self._archive.keys(manifest) | {MANIFEST_KEY}
-        once = {entry.key for name, one in manifest.series.items() for entry in self._archive.whole(name, one).history}
-        limit = datetime.now(timezone.utc) - older_than
-
-        def is_old(found: ObjectInfo) -> bool:
-            return found.modified is not None and found.modified < limit
-
-        orphans = [
-            found.key
-            for found in present
-            if (found.key in once or found.key.startswith(f"{HIDDEN}/"))
-            and found.key not in named
-            and is_old(found)
-            and not found.key.startswith(f"{HIDDEN}/spool/")
-        ]
-        if not dry_run:
-            for key in orphans:
-                self.store.delete_if(key, is_old)  # by now its name may be a new object's
-        return orphans + self.store.sweep_uploads(older_than, dry_run=dry_run)
+        committer = self._committer()
+        waiting = {entry.record.series for entry in self.pending()}
+        templates = waiting | ({self.location.template} if self.location.template else set())
+        return sweep_orphans(committer, older_than, dry_run=dry_run) + sweep_uploads(
+            committer, templates, older_than, dry_run=dry_run
+        )
 
     def pending(self) -> list[Entry]:
         """Return what waits in this machine's spool for this run."""
@@ -402,7 +383,7 @@ class Run:
         try:
             for entry in spool.adopt():
                 try:
-                    commit = publisher.publish(entry, TransferReport(), progress)
+                    commit = publisher.publish(entry, TransferReport(), spool.beating(progress))
                 except CorruptCheckpointError as exc:  # it must not hold up the others, now and for ever
                     damaged = exc
                     entry.drop()

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NewType, Protocol
 
-from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError
+from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.stores.spans import Span
 
@@ -48,7 +48,9 @@ class ObjectInfo:
         size: Bytes.
         version: The object's state.
         crc32c: Of the whole object, base64 of the four big-endian bytes as S3 and GCS write it; None where unknown.
-        modified: When it was written, by the store's clock; None where unknown.
+        modified: When it was written, by the store's clock; None where unknown. S3 dates an object that was
+            sent in parts by the beginning of its upload.
+        owner: The `owner` that was given to the upload that made it; None where unknown, and in listings.
     """
 
     key: str
@@ -56,6 +58,7 @@ class ObjectInfo:
     version: Version
     crc32c: str | None = None
     modified: datetime | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Capabilities:
         compare_and_swap: `write(expect=version)` succeeds with the right version and is refused with a stale one.
         create_only_upload: `upload` of a file large enough for several parts never overwrites.
         range_copy: Parts can be copied inside the store.
+        conditional_delete: `delete_exactly` is refused when the object is no longer the one that was seen; elsewhere it
+            is looked at just before.
+        owners: An upload tells an equal object of another owner from its own; elsewhere equal bytes pass for its own.
         notes: Sentences for the user about what is missing and what it means.
     """
 
@@ -74,6 +80,8 @@ class Capabilities:
     compare_and_swap: bool = True
     create_only_upload: bool = True
     range_copy: bool = True
+    conditional_delete: bool = True
+    owners: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -245,15 +253,27 @@ class ObjectStore(ABC):
         report: TransferReport,
         base: Base | None = None,
         progress: Progress | None = None,
+        owner: str | None = None,
     ) -> ObjectInfo:
         """Create an object from a local file, whole or not at all; never overwrite.
 
         Parts are tried again within the store's `Transfer.deadline`. The result's size and checksum have been compared
-        with `digests`. A lost answer is resolved by looking: an object with these very digests counts as ours. After
+        with `digests`. A lost answer is resolved by looking: an object with these very digests counts as ours, if it
+        has this owner too (`Capabilities.owners`): an equal one of another owner is deleted when that one wants. After
         an error the key is absent or another writer's; what `journal` holds lets a later call go on.
 
+        Args:
+            key: The object's key.
+            source: The file.
+            digests: Of the file.
+            journal: What an earlier call noted, and where this one does.
+            report: Counts bytes and retries.
+            base: What may be copied instead of being sent.
+            progress: Told of each part.
+            owner: ASCII; travels with the object, beside its bytes. None: equal bytes are enough.
+
         Raises:
-            PreconditionFailedError: The key is taken by other bytes; choose another key.
+            PreconditionFailedError: The key is taken, by other bytes or by another owner's; choose another key.
         """
 
     @abstractmethod
@@ -296,8 +316,24 @@ class ObjectStore(ABC):
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is deleted already."""
 
-    def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> None:
-        """Delete an object if `wanted` says so of it; one that does not exist is deleted already.
+    def delete_exactly(self, seen: ObjectInfo) -> None:
+        """Delete an object that is still as `stat` has just returned it; one that does not exist is deleted already.
+
+        One request where the store compares by itself (`Capabilities.conditional_delete`), else a look before it.
+
+        Raises:
+            PreconditionFailedError: It is another one by now; nothing was deleted.
+        """
+        try:
+            present = self.stat(seen.key)
+        except ObjectNotFoundError:
+            return
+        if present.version != seen.version:
+            raise PreconditionFailedError(f"Cannot delete {self.url}/{seen.key}: someone else has written it.")
+        self.delete(seen.key)
+
+    def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> bool:
+        """Delete an object if `wanted` says so of it, and it is still that one; return whether nothing is there now.
 
         It is looked at before each attempt: a name that was free for a moment may be another writer's by the time that
         a deletion whose answer was lost is tried again.
@@ -305,9 +341,14 @@ class ObjectStore(ABC):
         try:
             found = self.stat(key)
         except ObjectNotFoundError:
-            return
-        if wanted(found):
-            self.delete(key)
+            return True
+        if not wanted(found):
+            return False
+        try:
+            self.delete_exactly(found)
+        except PreconditionFailedError:
+            return False
+        return True
 
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -333,8 +374,17 @@ class ObjectStore(ABC):
         """Find out by trying what the store does; writes and deletes small objects under the hidden folder."""
 
     @abstractmethod
-    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
-        """Abort unfinished uploads of this run older than `older_than` and return their keys; of this run only."""
+    def sweep_uploads(
+        self, older_than: timedelta, *, ours: Callable[[str], bool] | None = None, dry_run: bool = False
+    ) -> list[str]:
+        """Abort unfinished uploads under this run's prefix and return their keys.
+
+        Args:
+            older_than: Only those of which nothing has been sent for so long.
+            ours: Returns whether an upload to a key may be one of ours, where such are listed by their keys; None: all
+                under the prefix are.
+            dry_run: Only return the keys.
+        """
 
     @abstractmethod
     def reconnect(self) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -112,6 +112,7 @@ class GenericStore(ObjectStore):
         report: TransferReport,
         base: Base | None = None,  # noqa: ARG002 - nor copies ranges
         progress: Progress | None = None,
+        owner: str | None = None,  # noqa: ARG002 - nor keeps anything beside the bytes
     ) -> ObjectInfo:
         """Put under a temporary name, read back, and move if the name is free."""
         with translated("create", self._name(key)):
@@ -182,10 +183,22 @@ class GenericStore(ObjectStore):
     def probe(self) -> Capabilities:
         """Know without trying: conditional requests are not part of fsspec."""
         return Capabilities(
-            create_only=False, compare_and_swap=False, create_only_upload=False, range_copy=False, notes=(_NOTE,)
+            create_only=False,
+            compare_and_swap=False,
+            create_only_upload=False,
+            range_copy=False,
+            conditional_delete=False,
+            owners=False,
+            notes=(_NOTE,),
         )
 
-    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+    def sweep_uploads(
+        self,
+        older_than: timedelta,
+        *,
+        ours: Callable[[str], bool] | None = None,  # noqa: ARG002 - all of them lie in our own folder
+        dry_run: bool = False,
+    ) -> list[str]:
         """Remove temporary objects of killed processes, where the filesystem tells their age."""
         oldest = datetime.fromtimestamp(time.time(), timezone.utc) - older_than
         swept = []

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -97,23 +97,31 @@ class LocalStore(ObjectStore):
         source: Path,
         *,
         digests: Digests,
-        journal: Journal,  # noqa: ARG002 - nothing is left to resume
+        journal: Journal,
         report: TransferReport,
         base: Base | None = None,  # noqa: ARG002 - a link sends nothing
         progress: Progress | None = None,
+        owner: str | None = None,
     ) -> ObjectInfo:
-        """Link `source` into the run, or copy it there; other bytes under the key are never replaced."""
+        """Link `source` into the run, or copy it there; what is under the key is never replaced.
+
+        Files carry no owner. Ours is the one that is a link to `source`, or that the journal names by its inode.
+        """
         with translated("create", self._name(key)):
             path = self._writable(key)
             try:
                 if not self._link(source, path, digests):
-                    self._copy_in(source, path, digests)
+                    self._copy_in(source, path, digests, journal)
                     report.sent += digests.size
                 else:
                     report.reused += digests.size
                 _sync_folder(path.parent)
             except FileExistsError as exc:
                 self._require_ours(key, digests, exc)
+                if owner is not None and not self._is_made_of(path, source, journal):
+                    raise PreconditionFailedError(
+                        f"Cannot create {self._name(key)}: another writer's equal file has this name."
+                    ) from exc
             if progress is not None:
                 progress(digests.size)
             return self.stat(key)
@@ -183,7 +191,13 @@ class LocalStore(ObjectStore):
         """A folder does all of it, and needs no copies of ranges."""
         return Capabilities()
 
-    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+    def sweep_uploads(
+        self,
+        older_than: timedelta,
+        *,
+        ours: Callable[[str], bool] | None = None,  # noqa: ARG002 - all of them lie in our own folder
+        dry_run: bool = False,
+    ) -> list[str]:
         """Remove temporary files that a killed process left behind."""
         oldest = time.time() - older_than.total_seconds()
         swept = []
@@ -281,9 +295,10 @@ class LocalStore(ObjectStore):
             raise
         return True
 
-    def _copy_in(self, source: Path, path: Path, digests: Digests) -> None:
+    def _copy_in(self, source: Path, path: Path, digests: Digests, journal: Journal) -> None:
         with self._temporary() as temp:
             _copy_file(source, temp, digests)
+            journal.save({"inode": temp.stat().st_ino})  # it keeps it under its own name
             try:
                 os.link(temp, path)
             except OSError as exc:
@@ -293,6 +308,11 @@ class LocalStore(ObjectStore):
                     if os.path.lexists(path):
                         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from exc
                     temp.replace(path)
+
+    def _is_made_of(self, path: Path, source: Path, journal: Journal) -> bool:
+        """Return whether a file is what an earlier attempt made of `source`."""
+        found = path.lstat()
+        return os.path.samestat(found, source.stat()) or journal.load().get("inode") == found.st_ino
 
     def _require_ours(self, key: str, digests: Digests, taken: FileExistsError) -> None:
         """Accept the object there if it has our bytes: an earlier attempt got that far."""

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,6 +22,8 @@ from remote_ckpt.private import make_folder
 from remote_ckpt.stores.base import Capabilities
 
 _LIFETIME = 30 * 24 * 3600.0  # seconds; servers are updated
+
+_FLAGS = [field.name for field in fields(Capabilities) if field.name != "notes"]
 
 _known: dict[str, Capabilities] = {}
 _guard = Lock()
@@ -70,7 +72,9 @@ def _load(place: str) -> Capabilities | None:
         if text["place"] != redact(place) or not 0 <= time.time() - float(text["time"]) < _LIFETIME:
             return None
         facts = text["found"]
-        flags = {name: value for name, value in facts.items() if name != "notes" and isinstance(value, bool)}
+        flags = {name: facts[name] for name in _FLAGS}  # one that an older version did not look for is not known
+        if not all(isinstance(value, bool) for value in flags.values()):
+            return None
         return Capabilities(**flags, notes=tuple(str(note) for note in facts["notes"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

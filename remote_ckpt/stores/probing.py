@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
-from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, TransientError
+from remote_ckpt.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    TransientError,
+)
 from remote_ckpt.stores.base import Expect, Version
 
 Write = Callable[[bytes, Version | Expect], Version]
 Read = Callable[[], tuple[bytes, Version]]
+
+_WRONG = "1" * 16
+"""Neither an object's ETag, nor a generation, which counts microseconds."""
 
 _UNKNOWN = "What this store can do is not known yet."
 
@@ -55,6 +65,25 @@ def try_compare_and_swap(write: Write, read: Read, version: Version) -> bool:
         if data != b"3":
             return False
     return current != version and refused(lambda: write(b"4", version)) is None
+
+
+def try_conditional_delete(delete: Callable[[Version], None], look: Callable[[], Version]) -> bool:
+    """Delete an object with a wrong version, then with the right one; return whether both went as they must.
+
+    The object is looked at each time: an answer that was lost, and the request repeated below us, is no refusal. Who
+    may not delete at all never finds out, and need not.
+    """
+    version = look()
+    for expected in (Version(_WRONG), version):
+        with suppress(PreconditionFailedError, InvalidRequestError, AccessDeniedError):
+            delete(expected)
+        try:
+            is_there = look() == version
+        except ObjectNotFoundError:
+            is_there = False
+        if is_there is (expected == version):
+            return False
+    return True
 
 
 def refused(attempt: Callable[[], Version]) -> Version | None:

@@ -69,12 +69,20 @@ class Retrying(ObjectStore):
         report: TransferReport,
         base: Base | None = None,
         progress: Progress | None = None,
+        owner: str | None = None,
     ) -> ObjectInfo:
         """See `ObjectStore.upload`; another round goes on where the journal says."""
 
         def attempt() -> ObjectInfo:
             return self._store.upload(
-                key, source, digests=digests, journal=journal, report=report, base=base, progress=progress
+                key,
+                source,
+                digests=digests,
+                journal=journal,
+                report=report,
+                base=base,
+                progress=progress,
+                owner=owner,
             )
 
         def count(_: BaseException) -> None:
@@ -102,7 +110,11 @@ class Retrying(ObjectStore):
         """See `ObjectStore.delete`."""
         return self._call(lambda: self._store.delete(key))
 
-    def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> None:
+    def delete_exactly(self, seen: ObjectInfo) -> None:
+        """See `ObjectStore.delete_exactly`."""
+        return self._call(lambda: self._store.delete_exactly(seen))
+
+    def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> bool:
         """See `ObjectStore.delete_if`; each round looks again."""
         return self._call(lambda: self._store.delete_if(key, wanted))
 
@@ -118,9 +130,11 @@ class Retrying(ObjectStore):
         """See `ObjectStore.probe`."""
         return self._call(self._store.probe)
 
-    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+    def sweep_uploads(
+        self, older_than: timedelta, *, ours: Callable[[str], bool] | None = None, dry_run: bool = False
+    ) -> list[str]:
         """See `ObjectStore.sweep_uploads`."""
-        return self._call(lambda: self._store.sweep_uploads(older_than, dry_run=dry_run))
+        return self._call(lambda: self._store.sweep_uploads(older_than, ours=ours, dry_run=dry_run))
 
     def reconnect(self) -> None:
         """See `ObjectStore.reconnect`."""

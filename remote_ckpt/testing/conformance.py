@@ -20,6 +20,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,7 +28,18 @@ import pytest
 
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError
-from remote_ckpt.stores import BLOCK, MIB, Base, Digests, Expect, MemoryJournal, ObjectInfo, ObjectStore, TransferReport
+from remote_ckpt.stores import (
+    BLOCK,
+    MIB,
+    Base,
+    Digests,
+    Expect,
+    MemoryJournal,
+    ObjectInfo,
+    ObjectStore,
+    TransferReport,
+    Version,
+)
 
 OpenRun = Callable[[str], ObjectStore]
 
@@ -301,13 +313,55 @@ class StoreConformance:
         assert abs((listed.modified - seen.modified).total_seconds()) <= 1.0
 
     def test_a_deletion_with_a_condition_looks_first(self, store: ObjectStore) -> None:
-        """What is not the object that was meant stays."""
+        """What is not the object that was meant stays; the answer is whether nothing is there."""
         store.write("w.h5", b"old", expect=Expect.ANYTHING)
-        store.delete_if("w.h5", lambda info: info.size != 3)
+        assert not store.delete_if("w.h5", lambda info: info.size != 3)
         assert keys(store) == {"w.h5"}
-        store.delete_if("w.h5", lambda info: info.size == 3)
-        store.delete_if("w.h5", lambda info: info.size == 3)
+        assert store.delete_if("w.h5", lambda info: info.size == 3)
+        assert store.delete_if("w.h5", lambda info: info.size == 3)
         assert keys(store) == set()
+
+    def test_a_deletion_spares_what_took_the_place_of_what_was_seen(self, open_run: OpenRun) -> None:
+        """Another writer was quicker: between our look and our deletion, the name is a new object's."""
+        store, other = open_run("run"), open_run("run")
+        store.probe()  # on a server that ignores conditions it is looked at again
+        store.write("w.h5", b"old", expect=Expect.ANYTHING)
+
+        def is_it(_: ObjectInfo) -> bool:
+            other.write("w.h5", b"new", expect=Expect.ANYTHING)
+            return True
+
+        assert not store.delete_if("w.h5", is_it)
+        assert other.read("w.h5", limit=LIMIT)[0] == b"new"
+        with pytest.raises(PreconditionFailedError):
+            store.delete_exactly(replace(store.stat("w.h5"), version=Version("1" * 16)))
+
+    @pytest.mark.parametrize("size", [10, LARGE])
+    def test_an_equal_object_of_another_owner_is_not_taken_for_ours(
+        self, open_run: OpenRun, tmp_path: Path, size: int
+    ) -> None:
+        """It is deleted when that one wants. Our own is found again, by whoever goes on."""
+        store = open_run("run")
+        if not store.probe().owners:
+            pytest.skip("this store keeps no owners")
+        digests = make_file(tmp_path / "theirs", size)
+        make_file(tmp_path / "ours", size)
+
+        def send(name: str) -> ObjectInfo:
+            return store.upload(
+                "w.h5",
+                tmp_path / name,
+                digests=digests,
+                journal=MemoryJournal(),
+                report=TransferReport(),
+                owner=name,
+            )
+
+        first = send("theirs")
+        with pytest.raises(PreconditionFailedError):
+            send("ours")
+        assert send("theirs").version == first.version
+        assert contents(store, "w.h5", size, tmp_path) == (tmp_path / "ours").read_bytes()
 
     def test_scan_sees_what_another_writer_has_just_done(self, open_run: OpenRun) -> None:
         """No listing comes from a cache."""

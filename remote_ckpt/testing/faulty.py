@@ -238,12 +238,20 @@ class FaultyStore(ObjectStore):
         report: TransferReport,
         base: Base | None = None,
         progress: Progress | None = None,
+        owner: str | None = None,
     ) -> ObjectInfo:
         """See `ObjectStore.upload`."""
 
         def act() -> ObjectInfo:
             return self.inner.upload(
-                key, source, digests=digests, journal=journal, report=report, base=base, progress=progress
+                key,
+                source,
+                digests=digests,
+                journal=journal,
+                report=report,
+                base=base,
+                progress=progress,
+                owner=owner,
             )
 
         return self._call("upload", key, act)
@@ -272,6 +280,10 @@ class FaultyStore(ObjectStore):
         """See `ObjectStore.delete`."""
         return self._call("delete", key, lambda: self.inner.delete(key))
 
+    def delete_exactly(self, seen: ObjectInfo) -> None:
+        """See `ObjectStore.delete_exactly`; a call of "delete" to plans."""
+        return self._call("delete", seen.key, lambda: self.inner.delete_exactly(seen))
+
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `ObjectStore.scan`; the listing is complete before its first object is yielded."""
         return iter(self._call("scan", prefix, lambda: list(self.inner.scan(prefix))))
@@ -280,9 +292,15 @@ class FaultyStore(ObjectStore):
         """See `ObjectStore.probe`."""
         return self._call("probe", "", self.inner.probe)
 
-    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+    def sweep_uploads(
+        self, older_than: timedelta, *, ours: Callable[[str], bool] | None = None, dry_run: bool = False
+    ) -> list[str]:
         """See `ObjectStore.sweep_uploads`."""
-        return self._call("sweep_uploads", "", lambda: self.inner.sweep_uploads(older_than, dry_run=dry_run))
+
+        def act() -> list[str]:
+            return self.inner.sweep_uploads(older_than, ours=ours, dry_run=dry_run)
+
+        return self._call("sweep_uploads", "", act)
 
     def reconnect(self) -> None:
         """See `ObjectStore.reconnect`; never goes wrong."""

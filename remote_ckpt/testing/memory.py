@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ class _Object(NamedTuple):
     data: bytes
     version: Version
     modified: datetime
+    owner: str | None = None
 
 
 class MemoryStore(ObjectStore):
@@ -76,15 +77,16 @@ class MemoryStore(ObjectStore):
         report: TransferReport,
         base: Base | None = None,  # noqa: ARG002 - nothing is copied
         progress: Progress | None = None,
+        owner: str | None = None,
     ) -> ObjectInfo:
-        """Take in a local file, unless other bytes have the key."""
+        """Take in a local file, unless something else has the key."""
         data = source.read_bytes()
         require_match(source, digests, len(data), checksums.crc32c(data))
         with self._lock:
             present = self._objects.get(key)
-            if present is not None and present.data != data:
-                raise PreconditionFailedError(f"Cannot create {self.url}/{key}: other bytes have this name.")
-            found = present or self._put(key, data)
+            if present is not None and (present.data != data or owner not in (None, present.owner)):
+                raise PreconditionFailedError(f"Cannot create {self.url}/{key}: something else has this name.")
+            found = present or self._put(key, data, owner)
         report.sent += len(data)
         if progress is not None:
             progress(len(data))
@@ -117,6 +119,11 @@ class MemoryStore(ObjectStore):
         with self._lock:
             self._objects.pop(key, None)
 
+    def delete_exactly(self, seen: ObjectInfo) -> None:
+        """Forget an object if it is still that one."""
+        with self._lock:
+            super().delete_exactly(seen)
+
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield what is there at this moment."""
         with self._lock:
@@ -127,7 +134,13 @@ class MemoryStore(ObjectStore):
         """It does all but copy ranges, as it sends nothing."""
         return Capabilities(range_copy=False)
 
-    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:  # noqa: ARG002
+    def sweep_uploads(
+        self,
+        older_than: timedelta,  # noqa: ARG002
+        *,
+        ours: Callable[[str], bool] | None = None,  # noqa: ARG002
+        dry_run: bool = False,  # noqa: ARG002
+    ) -> list[str]:
         """Nothing is ever unfinished."""
         return []
 
@@ -141,13 +154,13 @@ class MemoryStore(ObjectStore):
             raise ObjectNotFoundError(f"{self.url}/{key} does not exist.")
         return found
 
-    def _put(self, key: str, data: bytes) -> _Object:
+    def _put(self, key: str, data: bytes, owner: str | None = None) -> _Object:
         self._count += 1
-        made = _Object(data, Version(f"{self._count}"), datetime.now(timezone.utc))
+        made = _Object(data, Version(f"{self._count}"), datetime.now(timezone.utc), owner)
         self._objects[key] = made
         return made
 
 
 def _info(key: str, found: _Object) -> ObjectInfo:
     crc = checksums.encode(checksums.crc32c(found.data))
-    return ObjectInfo(key, len(found.data), found.version, crc, found.modified)
+    return ObjectInfo(key, len(found.data), found.version, crc, found.modified, found.owner)

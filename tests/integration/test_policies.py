@@ -87,8 +87,8 @@ def cycle(server, name, prefix, folder: Path) -> None:
         .read_bytes()
     )
     resume(server, run, prefix, folder)
-    admin(server).create_multipart_upload(Bucket=BUCKET, Key=f"{prefix}/left-behind.weights.h5")
-    assert "left-behind.weights.h5" in run.sweep(timedelta(0))
+    admin(server).create_multipart_upload(Bucket=BUCKET, Key=f"{prefix}/w-77.weights.h5")
+    assert "w-77.weights.h5" in run.sweep(timedelta(0))
 
 
 def resume(server, run, prefix, folder: Path) -> None:

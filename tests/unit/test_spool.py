@@ -5,6 +5,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from filelock import FileLock
 from records import seal
 
+from remote_ckpt import alive, pipeline
 from remote_ckpt.errors import SpoolError
 from remote_ckpt.location import Location
+from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
 
 RUN = Location.parse("s3://bucket/run")
@@ -80,6 +83,86 @@ def test_what_a_living_process_has_stays_its_own(tmp_path):
     other = Spool(RUN, tmp_path)
     assert other.adopt() == []
     assert [entry.record.id for entry in other.waiting()] == ["id1"]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The spool of a process on another host, alive and writing; its lock does not reach this one."""
+    with monkeypatch.context() as there:
+        there.setattr(socket, "gethostname", lambda: "node-b")
+        spool = Spool(RUN, tmp_path)
+        seal(spool, 1)
+    (spool.scratch() / "id2.partial.weights.h5").write_bytes(b"being written")
+    spool._own.lock.release()
+    return spool
+
+
+def silence(folder, *names):
+    """Let a process have shown no life for two hours."""
+    for path in [folder / name for name in names] or [folder, *folder.iterdir()]:
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
+
+
+def test_a_free_lock_of_another_host_is_no_proof_of_death(tmp_path, elsewhere, caplog):
+    """What it writes stays, and what it has sealed; whoever looks for that is told where it is."""
+    assert Spool(RUN, tmp_path).adopt() == []
+    assert len(list(elsewhere.scratch().glob("*.h5"))) == 2
+    assert "node-b, which may be alive" in caplog.text
+
+
+@pytest.mark.parametrize("shown", ["lock", "id2.partial.weights.h5"])
+def test_one_sign_of_life_is_enough(tmp_path, elsewhere, shown):
+    """A touched lock, or a file that grows."""
+    folder = elsewhere.scratch()
+    silence(folder, *({"lock", "id2.partial.weights.h5"} - {shown}))
+    assert Spool(RUN, tmp_path).adopt() == []
+
+
+def test_another_hosts_checkpoints_are_adopted_after_a_long_silence(tmp_path, elsewhere):
+    """Under a new name, so that one alone gets them, and none of their owner's, if it should come back."""
+    folder = elsewhere.scratch()
+    silence(folder)
+    (entry,) = Spool(RUN, tmp_path).adopt()
+    assert entry.path.read_bytes()
+    assert not folder.exists()
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_silence_is_measured_by_the_filesystems_own_clock(tmp_path, elsewhere, monkeypatch):
+    """Ours may be wrong by days."""
+    monkeypatch.setattr(time, "time", lambda: 1e11)
+    assert Spool(RUN, tmp_path).adopt() == []
+
+
+def test_another_host_that_ended_in_good_order_need_not_be_waited_for(tmp_path, elsewhere):
+    """It says so when it closes."""
+    elsewhere.close()
+    assert [entry.record.id for entry in Spool(RUN, tmp_path).adopt()] == ["id1"]
+
+
+def test_who_has_adopted_shows_life_in_the_others_place(tmp_path, elsewhere, monkeypatch):
+    """A third host would take it for dead else, while it uploads for hours."""
+    monkeypatch.setattr(alive, "BEAT", 0.0)
+    silence(elsewhere.scratch())
+    spool = Spool(RUN, tmp_path)
+    (entry,) = spool.adopt()
+    silence(entry.path.parent)
+    spool.beating(None)(1)
+    with monkeypatch.context() as there:
+        there.setattr(socket, "gethostname", lambda: "node-c")
+        spool._adopted[0].lock.release()
+        assert Spool(RUN, tmp_path).adopt() == []
+
+
+def test_an_idle_writer_shows_life(tmp_path, monkeypatch):
+    """Its sealer does, while it waits for work."""
+    beaten = threading.Event()
+    monkeypatch.setattr(pipeline, "BEAT", 0.001)
+    monkeypatch.setattr(Spool, "beat", lambda self: beaten.set())
+    writer = Run(str(tmp_path / "run")).writer("w-{epoch:02d}.weights.h5")
+    writer._pipeline._start()
+    assert beaten.wait(60.0)
+    writer.close()
 
 
 def test_a_file_without_its_seal_counts_for_nothing(tmp_path):

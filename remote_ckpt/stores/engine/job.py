@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from remote_ckpt import retry
 from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.stores.base import Base, Digests, Journal, Progress, Transfer, TransferReport
+from remote_ckpt.stores.base import Base, Digests, Journal, ObjectInfo, Progress, Transfer, TransferReport
 from remote_ckpt.stores.engine.body import InFile, PartBody
 from remote_ckpt.stores.engine.disk import Disk, crc32c_of
 from remote_ckpt.stores.engine.pace import Pace
@@ -29,6 +29,8 @@ class Job:
     Attributes:
         url: The object's URL for messages.
         fd: The open source.
+        owner: Whose the object will be; None: nobody asks.
+        owners_last: Whether the service is known to keep an object's owner.
         window: How many parts may be under way; narrowed here when something has to be repeated.
     """
 
@@ -44,6 +46,8 @@ class Job:
     report: TransferReport
     base: Base | None
     progress: Progress | None
+    owner: str | None = None
+    owners_last: bool = False
     window: Window = field(default_factory=lambda: Window(1))
     _started: float = field(default_factory=time.monotonic)
 
@@ -71,6 +75,12 @@ class Job:
             return await watch(request, lambda: body.moved, self.url)
         finally:
             self.report.sent += body.moved - before
+
+    def is_ours(self, found: ObjectInfo) -> bool:
+        """Return whether an object with our bytes may be what an earlier request of this upload made."""
+        if self.owner is None or found.owner == self.owner:
+            return True
+        return found.owner is None and not self.owners_last
 
     def tell(self, size: int) -> None:
         """Report progress."""

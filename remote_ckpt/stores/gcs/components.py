@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
 
 from remote_ckpt.errors import StoreError
@@ -49,13 +51,27 @@ async def reduce(session: GcsSession, upload_id: str, parts: list[ObjectInfo]) -
     return parts
 
 
-async def remove(session: GcsSession, keys: Iterable[str]) -> None:
-    """Delete components. What cannot be deleted now is left to a sweep."""
+def abandoned(parts: Iterable[ObjectInfo], oldest: datetime) -> list[ObjectInfo]:
+    """Return the components of uploads to which nothing has come since `oldest`.
 
-    async def one(key: str) -> None:
-        try:
-            await objects.delete(session, key)
-        except StoreError:
-            return
+    The first ones of an upload that goes on may be days old: it took long, or waited in a spool and was resumed.
+    """
+    by_upload: dict[str, list[ObjectInfo]] = {}
+    for part in parts:
+        by_upload.setdefault(part.key.rpartition("/")[0], []).append(part)
+    return [
+        part
+        for group in by_upload.values()
+        if all(one.modified is not None and one.modified <= oldest for one in group)
+        for part in group
+    ]
 
-    await slide((partial(one, key) for key in keys), Window(_WIDTH))
+
+async def remove(session: GcsSession, parts: Iterable[ObjectInfo]) -> None:
+    """Delete components that are as they were listed. What cannot be deleted now is left to a sweep."""
+
+    async def one(part: ObjectInfo) -> None:
+        with suppress(StoreError):
+            await objects.delete(session, part.key, part.version)
+
+    await slide((partial(one, part) for part in parts), Window(_WIDTH))

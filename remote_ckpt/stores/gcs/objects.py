@@ -16,6 +16,7 @@ from remote_ckpt.stores.engine.fetch import Sink, collect
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.gcs.session import GcsSession
+from remote_ckpt.stores.owners import metadata_of, owner_in
 
 MOST_SOURCES = 32  # https://cloud.google.com/storage/docs/composite-objects
 
@@ -36,17 +37,21 @@ def as_object(session: GcsSession, resource: dict[str, Any]) -> ObjectInfo:
         Version(str(resource["generation"])),
         crc32c=resource.get("crc32c"),
         modified=datetime.fromisoformat(str(updated).replace("Z", "+00:00")) if updated else None,
+        owner=owner_in(resource.get("metadata")),
     )
 
 
-def enclose(session: GcsSession, key: str, content: Content, crc: str, pace: Pace) -> tuple[PartBody, str]:
+def enclose(
+    session: GcsSession, key: str, content: Content, crc: str, pace: Pace, owner: str | None = None
+) -> tuple[PartBody, str]:
     """Return the body of an insert, and its content type: metadata with the checksum to compare, then the bytes.
 
     The lines end in CR LF, as the standard wants; gcsfs's own do not, and not every server takes them.
     """
     boundary = secrets.token_hex(16)
     kind = "application/json" if key.endswith(".json") else "application/octet-stream"
-    metadata = json.dumps({"name": session.prefix + key, "crc32c": crc, "contentType": kind})
+    resource = {"name": session.prefix + key, "crc32c": crc, "contentType": kind, **_owned_by(owner)}
+    metadata = json.dumps(resource)
     head = (
         f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{metadata}\r\n"
         f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n"
@@ -55,9 +60,16 @@ def enclose(session: GcsSession, key: str, content: Content, crc: str, pace: Pac
     return body, f"multipart/related; boundary={boundary}"
 
 
-async def put(session: GcsSession, key: str, data: bytes, expect: Version | Expect) -> Version:
+def _owned_by(owner: str | None) -> dict[str, dict[str, str]]:
+    metadata = metadata_of(owner)
+    return {"metadata": metadata} if metadata else {}
+
+
+async def put(
+    session: GcsSession, key: str, data: bytes, expect: Version | Expect, owner: str | None = None
+) -> Version:
     """Write a small object in one request; the service compares the checksum."""
-    body, kind = enclose(session, key, InMemory(data), encode(crc32c(data)), Pace(None))
+    body, kind = enclose(session, key, InMemory(data), encode(crc32c(data)), Pace(None), owner)
     answer = await session.send(body, kind, "write", key, **condition(expect))
     return Version(str(answer["generation"]))
 
@@ -96,7 +108,13 @@ async def get_range(session: GcsSession, key: str, part: Range, version: Version
         raise TransientError(f"Cannot fetch {session.name(key)}: {arrived} of {part.size} bytes arrived.")
 
 
-async def compose(session: GcsSession, key: str, sources: Sequence[ObjectInfo], expect: Version | Expect) -> ObjectInfo:
+async def compose(
+    session: GcsSession,
+    key: str,
+    sources: Sequence[ObjectInfo],
+    expect: Version | Expect,
+    owner: str | None = None,
+) -> ObjectInfo:
     """Make an object of up to 32 others, joined, each of them still as it was."""
     wanted = {
         "sourceObjects": [
@@ -107,7 +125,7 @@ async def compose(session: GcsSession, key: str, sources: Sequence[ObjectInfo], 
             }
             for source in sources
         ],
-        "destination": {"contentType": "application/octet-stream"},
+        "destination": {"contentType": "application/octet-stream", **_owned_by(owner)},
     }
     path = f"{session.object_path(key)}/compose"
     return as_object(session, await session.call("POST", path, "create", key, json_body=wanted, **condition(expect)))

@@ -12,6 +12,8 @@ from remote_ckpt.stores.base import Capabilities, Expect, Version
 from remote_ckpt.stores.gcs import objects
 from remote_ckpt.stores.gcs.session import GcsSession
 
+_OWNER = "probe"
+
 
 def probe(session: GcsSession) -> Capabilities:
     """Try conditional inserts and a conditional compose; remove every trace.
@@ -31,7 +33,12 @@ def probe(session: GcsSession) -> Capabilities:
     try:
         create_only, version = probing.try_create_only(write)
         swap = probing.try_compare_and_swap(write, lambda: session.run(objects.read(session, key, 1)), version)
+        owners = session.run(_keeps_owner(session, key))
         uploads = probing.refused(lambda: session.run(compose())) is None
+        deletes = probing.try_conditional_delete(
+            lambda version: session.run(objects.delete(session, key, version)),
+            lambda: session.run(objects.look(session, key)).version,
+        )
     finally:
         with suppress(StoreError):
             session.run(objects.delete(session, key))
@@ -40,4 +47,11 @@ def probe(session: GcsSession) -> Capabilities:
         (swap, probing.NO_COMPARE_AND_SWAP),
         (uploads or not create_only, probing.NO_CREATE_ONLY_UPLOAD),
     )
-    return Capabilities(create_only, swap, uploads, False, tuple(note for holds, note in facts if not holds))
+    notes = tuple(note for holds, note in facts if not holds)
+    return Capabilities(create_only, swap, uploads, False, conditional_delete=deletes, owners=owners, notes=notes)
+
+
+async def _keeps_owner(session: GcsSession, key: str) -> bool:
+    """Write an object that has an owner; return whether it has it then."""
+    await objects.put(session, key, b"5", Expect.ANYTHING, _OWNER)
+    return (await objects.look(session, key)).owner == _OWNER

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -74,8 +74,10 @@ class GcsStore(ObjectStore):
         report: TransferReport,
         base: Base | None = None,
         progress: Progress | None = None,
+        owner: str | None = None,
     ) -> ObjectInfo:
         """Insert, or send components in a sliding window and compose them; only if generation 0 is there."""
+        known = probe_cache.recall(self._place)
         with open_source(source) as fd:
             job = GcsJob(
                 session=self._session,
@@ -91,6 +93,8 @@ class GcsStore(ObjectStore):
                 report=report,
                 base=base,
                 progress=progress,
+                owner=owner,
+                owners_last=known is not None and known.owners,
             )
             return self._session.run(upload(job))
 
@@ -119,6 +123,13 @@ class GcsStore(ObjectStore):
         """Delete an object; in a versioned bucket it stays retrievable."""
         self._session.run(objects.delete(self._session, key))
 
+    def delete_exactly(self, seen: ObjectInfo) -> None:
+        """Delete that generation alone; a server that is known to ignore it is looked at instead."""
+        known = probe_cache.recall(self._place)
+        if known is not None and not known.conditional_delete:
+            return super().delete_exactly(seen)
+        return self._session.run(objects.delete(self._session, seen.key, seen.version))
+
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """List page by page; components of uploads under way are not objects of the run."""
         token = ""
@@ -130,19 +141,23 @@ class GcsStore(ObjectStore):
 
     def probe(self) -> Capabilities:
         """Try it on a small object under the hidden folder, once per bucket and month."""
-        place = f"gs {self._session.endpoint} {self._session.bucket}"
-        return probe_cache.remembered(place, partial(probing.probe, self._session))
+        return probe_cache.remembered(self._place, partial(probing.probe, self._session))
 
-    def sweep_uploads(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+    def sweep_uploads(
+        self,
+        older_than: timedelta,
+        *,
+        ours: Callable[[str], bool] | None = None,  # noqa: ARG002 - all of them lie in our own folder
+        dry_run: bool = False,
+    ) -> list[str]:
         """Delete the components that killed uploads left under this run."""
         oldest = datetime.now(timezone.utc) - older_than
 
         async def sweep() -> list[str]:
-            found = await components.listed(self._session, components.FOLDER)
-            keys = [info.key for info in found if info.modified is not None and info.modified <= oldest]
+            found = components.abandoned(await components.listed(self._session, components.FOLDER), oldest)
             if not dry_run:
-                await components.remove(self._session, keys)
-            return keys
+                await components.remove(self._session, found)
+            return [info.key for info in found]
 
         return self._session.run(sweep())
 
@@ -154,6 +169,10 @@ class GcsStore(ObjectStore):
         """Close connections and threads."""
         self._session.close()
         self._disk.close()
+
+    @property
+    def _place(self) -> str:
+        return f"gs {self._session.endpoint} {self._session.bucket}"
 
     async def _fetch(self, key: str, download: Download) -> None:
         info = await objects.look(self._session, key)

@@ -54,16 +54,16 @@ async def _insert(job: GcsJob) -> ObjectInfo:
     crc = await job.crc32c(whole)
     require_match(job.source, job.digests, whole.size, crc)
     try:
-        info = await job.retry(lambda: _send(job, job.key, whole, crc, Expect.ABSENT))
+        info = await job.retry(lambda: _send(job, job.key, whole, crc, Expect.ABSENT, job.owner))
     except PreconditionFailedError as exc:
         return await _resolve(job, exc)
     job.tell(info.size)
     return await _verified(job, info)
 
 
-async def _send(job: GcsJob, key: str, part: Range, crc: int, expect: Expect) -> ObjectInfo:
+async def _send(job: GcsJob, key: str, part: Range, crc: int, expect: Expect, owner: str | None = None) -> ObjectInfo:
     content = InFile(job.fd, part, job.disk)
-    body, kind = objects.enclose(job.session, key, content, encode(crc), job.pace)
+    body, kind = objects.enclose(job.session, key, content, encode(crc), job.pace, owner)
     request = job.session.send(body, kind, "create", key, **objects.condition(expect))
     return objects.as_object(job.session, await job.counted(request, body))
 
@@ -77,7 +77,7 @@ async def _copy_base(job: GcsJob) -> ObjectInfo | None:
         source = await objects.look(job.session, base.key)
         if (source.size, source.crc32c) != (job.digests.size, job.digests.crc32c):
             return None
-        info = await objects.compose(job.session, job.key, [source], Expect.ABSENT)
+        info = await objects.compose(job.session, job.key, [source], Expect.ABSENT, job.owner)
     except PreconditionFailedError as exc:
         return await _resolve(job, exc)
     except StoreError:
@@ -156,7 +156,7 @@ class _Composition:
         parts = [self._parts[part.number] for part in plan.parts]
         sources = await job.retry(lambda: components.reduce(self._session, self._id, parts))
         try:
-            info = await job.retry(lambda: objects.compose(self._session, job.key, sources, Expect.ABSENT))
+            info = await job.retry(lambda: objects.compose(self._session, job.key, sources, Expect.ABSENT, job.owner))
         except (PreconditionFailedError, ObjectNotFoundError) as exc:
             return await _resolve(job, exc)
         return await _verified(job, info)
@@ -181,7 +181,7 @@ class _Composition:
 
     async def _remove_all(self) -> None:
         found = await components.listed(self._session, components.folder_of(self._id))
-        await components.remove(self._session, [info.key for info in found])
+        await components.remove(self._session, found)
 
     async def _note(self, notes: dict[str, Any]) -> None:
         await self._job.disk.do(partial(self._job.journal.save, notes))
@@ -204,11 +204,13 @@ async def _resolve(job: GcsJob, refused: StoreError) -> ObjectInfo:
 
 
 def _accept(job: GcsJob, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
-    """Take an object for ours if it has our bytes; GCS knows the crc32c of every object.
+    """Take an object for ours if it has our bytes and our owner; GCS knows the crc32c of every object.
 
     Raises:
         PreconditionFailedError: It has others.
     """
+    if not job.is_ours(present):
+        raise PreconditionFailedError(f"Cannot create {job.url}: another writer's object has this name.") from refused
     if (present.size, present.crc32c) == (job.digests.size, job.digests.crc32c):
         job.report.reused += present.size
         job.tell(present.size)

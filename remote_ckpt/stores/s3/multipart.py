@@ -94,7 +94,7 @@ class Multipart:
             parts = with_lengths(notes.get("parts"), size, smallest=SMALLEST)
             if parts is not None and await self._resume(notes):
                 return replace(plan, parts=parts)
-        self._id = await job.retry(lambda: uploads.begin(self._session, job.key))
+        self._id = await job.retry(lambda: uploads.begin(self._session, job.key, owner=job.owner))
         await self._note({**identity, "upload_id": self._id, "parts": plan.lengths})
         return plan
 

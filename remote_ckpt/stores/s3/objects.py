@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from contextlib import suppress
 from typing import Any
 
 from botocore.exceptions import FlexibleChecksumError
 
-from remote_ckpt.errors import InvalidRequestError, OutcomeUnknownError, RemoteCkptError, TransientError
+from remote_ckpt.errors import (
+    InvalidRequestError,
+    ObjectNotFoundError,
+    OutcomeUnknownError,
+    RemoteCkptError,
+    TransientError,
+)
 from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
 from remote_ckpt.stores.engine.body import InMemory, PartBody
 from remote_ckpt.stores.engine.fetch import Sink, collect, pour
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
+from remote_ckpt.stores.owners import owner_in
 from remote_ckpt.stores.s3.errors import translate
 from remote_ckpt.stores.s3.session import S3Session
 
@@ -84,6 +92,18 @@ def condition(expect: Version | Expect) -> dict[str, str]:
     return {"IfMatch": str(expect)}
 
 
+async def delete(session: S3Session, key: str, version: Version | None = None) -> None:
+    """Delete an object, or one only of that version; one that does not exist is deleted already.
+
+    Raises:
+        PreconditionFailedError: It has another version.
+        InvalidRequestError: The server does not take the condition.
+    """
+    wanted = {} if version is None else {"IfMatch": str(version)}
+    with suppress(ObjectNotFoundError):
+        await session.call("delete_object", "delete", key, **wanted)
+
+
 async def head(session: S3Session, key: str) -> ObjectInfo:
     """Return what S3 knows about an object."""
     answer = await session.call("head_object", "look at", key, ChecksumMode="ENABLED")
@@ -93,6 +113,7 @@ async def head(session: S3Session, key: str) -> ObjectInfo:
         Version(str(_told(answer, "ETag", session.name(key)))),
         crc32c=_whole(answer),
         modified=answer.get("LastModified"),
+        owner=owner_in(answer.get("Metadata")),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from remote_ckpt.errors import (
     AccessDeniedError,
+    InvalidRequestError,
     ObjectNotFoundError,
     PreconditionFailedError,
     StoreError,
@@ -44,11 +46,13 @@ async def resolve(job: S3Job, refused: StoreError) -> ObjectInfo:
 
 
 async def accept(job: S3Job, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
-    """Take an object for ours if it has our bytes.
+    """Take an object for ours if it has our bytes, and our owner where the service keeps it.
 
     Raises:
         PreconditionFailedError: It has others.
     """
+    if not job.is_ours(present):
+        raise PreconditionFailedError(f"Cannot create {job.url}: another writer's object has this name.") from refused
     if present.size == job.digests.size and await _crc32c(job, present) == job.digests.crc32c:
         job.report.reused += present.size
         job.tell(present.size)
@@ -65,9 +69,12 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
             object's crc32c has it read back.
 
     Raises:
+        PreconditionFailedError: Another writer's object is there instead; servers that ignore "create only" allow that.
         DamagedError: It differed, and was deleted.
     """
     info = await job.retry(lambda: objects.head(job.session, job.key))
+    if info.owner is not None and not job.is_ours(info):
+        raise PreconditionFailedError(f"{job.url} was overwritten by another writer.")
     if info.size == job.digests.size:
         if info.crc32c == job.digests.crc32c:
             return info
@@ -76,8 +83,17 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
             return replace(info, crc32c=job.digests.crc32c)
         if await job.retry(lambda: objects.whole_crc32c(job.session, info)) == job.digests.crc32c:
             return info
-    await job.retry(lambda: job.session.call("delete_object", "delete", job.key))
+    await _delete(job, info)
     raise DamagedError(f"{job.url} arrived damaged and was deleted.")
+
+
+async def _delete(job: S3Job, info: ObjectInfo) -> None:
+    """Delete the damaged object, if it is still that one."""
+    with suppress(PreconditionFailedError):
+        try:
+            await job.retry(lambda: objects.delete(job.session, job.key, info.version))
+        except InvalidRequestError:  # this server does not take conditions
+            await job.retry(lambda: objects.delete(job.session, job.key))
 
 
 async def _crc32c(job: S3Job, info: ObjectInfo) -> str:

@@ -23,6 +23,7 @@ from remote_ckpt.stores.s3.session import S3Session
 Put = Callable[[str, bytes, "Version | Expect"], Version]
 
 _DATA = b"0123456789"
+_OWNER = "probe"
 
 
 def probe(session: S3Session, put: Put) -> Capabilities:
@@ -37,9 +38,13 @@ def probe(session: S3Session, put: Put) -> Capabilities:
         swap = probing.try_compare_and_swap(
             partial(put, key), lambda: session.run(objects.read(session, key, len(_DATA))), version
         )
-        put(key, _DATA, Expect.ANYTHING)
+        owners = session.run(_keeps_owner(session, key))
         parts = session.run(_refuses_parts(session, key))
         ranges = session.run(_copies_range(session, key, f"{key}-copy"))
+        deletes = probing.try_conditional_delete(
+            lambda version: session.run(objects.delete(session, key, version)),
+            lambda: session.run(objects.head(session, key)).version,
+        )
     finally:
         for used in (key, f"{key}-copy"):
             with suppress(StoreError):
@@ -51,7 +56,13 @@ def probe(session: S3Session, put: Put) -> Capabilities:
         (ranges, probing.NO_RANGE_COPY),
     )
     notes = tuple(note for holds, note in facts if not holds)
-    return Capabilities(create_only, swap, parts, ranges, notes)
+    return Capabilities(create_only, swap, parts, ranges, conditional_delete=deletes, owners=owners, notes=notes)
+
+
+async def _keeps_owner(session: S3Session, key: str) -> bool:
+    """Write an object that has an owner; return whether it has it then."""
+    await objects.send(session, "put_object", "probe", key, _DATA, _crc(), **session.owned_by(_OWNER))
+    return (await objects.head(session, key)).owner == _OWNER
 
 
 async def _refuses_parts(session: S3Session, key: str) -> bool:

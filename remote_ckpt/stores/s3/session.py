@@ -15,6 +15,7 @@ import s3fs
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.location import Location
 from remote_ckpt.stores.engine import bridge
+from remote_ckpt.stores.owners import metadata_of
 from remote_ckpt.stores.s3.errors import translate
 
 T = TypeVar("T")
@@ -98,6 +99,13 @@ class S3Session:
     def _note_time(self, method: str, begun: float) -> None:
         if method == "head_object":
             self.round_trip = min(self.round_trip, time.monotonic() - begun)
+
+    def owned_by(self, owner: str | None) -> dict[str, Any]:
+        """Return the argument that gives an object its owner, beside the metadata that the user gives to all."""
+        if owner is None:
+            return {}
+        given = (self._options.get("s3_additional_kwargs") or {}).get("Metadata") or {}
+        return {"Metadata": {**given, **metadata_of(owner)}}
 
     def name(self, key: str) -> str:
         """Return a key's URL for messages."""

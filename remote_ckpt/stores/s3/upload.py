@@ -56,7 +56,9 @@ async def _put(job: S3Job) -> ObjectInfo:
     require_match(job.source, job.digests, whole.size, crc)
     body = job.body(whole)
     try:
-        answer = await job.retry(lambda: job.send("put_object", body, crc, IfNoneMatch="*"))
+        answer = await job.retry(
+            lambda: job.send("put_object", body, crc, IfNoneMatch="*", **job.session.owned_by(job.owner))
+        )
     except PreconditionFailedError as exc:
         return await presence.resolve(job, exc)
     proven = await job.agrees(answer, body, crc) is True

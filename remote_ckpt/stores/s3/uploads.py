@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, StoreError
+from remote_ckpt.errors import AccessDeniedError, InvalidRequestError, ObjectNotFoundError, StoreError
 from remote_ckpt.stores.s3.session import S3Session
 
 
-async def begin(session: S3Session, key: str) -> str:
+async def begin(session: S3Session, key: str, *, owner: str | None = None) -> str:
     """Begin a multipart upload and return its id; with a checksum of the whole object where the service knows it.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
     """
+    owned = session.owned_by(owner)
     if session.crc32c:
         checksum = {"ChecksumAlgorithm": "CRC32C", "ChecksumType": "FULL_OBJECT"}
         try:
-            answer = await session.call("create_multipart_upload", "create", key, **checksum)
+            answer = await session.call("create_multipart_upload", "create", key, **checksum, **owned)
         except InvalidRequestError:
-            answer = await session.call("create_multipart_upload", "create", key)
+            answer = await session.call("create_multipart_upload", "create", key, **owned)
             session.crc32c = False
     else:
-        answer = await session.call("create_multipart_upload", "create", key)
+        answer = await session.call("create_multipart_upload", "create", key, **owned)
     return str(answer["UploadId"])
 
 
@@ -71,19 +72,36 @@ async def abort(session: S3Session, key: str, upload_id: str) -> None:
         await session.call("abort_multipart_upload", "abort the upload of", key, UploadId=upload_id)
 
 
-async def sweep(session: S3Session, oldest: datetime, *, dry_run: bool) -> list[str]:
-    """Abort the uploads under the run's prefix that began before `oldest`; return their keys."""
+async def sweep(session: S3Session, oldest: datetime, ours: Callable[[str], bool], *, dry_run: bool) -> list[str]:
+    """Abort the uploads under the run's prefix that are ours and to which nothing has come since `oldest`.
+
+    Returns:
+        Their keys.
+    """
     swept = []
     for item in await _unfinished(session):
-        key = str(item["Key"])
-        if not key.startswith(session.prefix) or item["Initiated"] > oldest:  # not every server filters by prefix
+        key, upload_id = str(item["Key"]), str(item["UploadId"])
+        if not key.startswith(session.prefix):  # not every server filters by prefix
             continue
         key = key[len(session.prefix) :]
+        if not ours(key) or item["Initiated"] > oldest or await _goes_on(session, key, upload_id, oldest):
+            continue
         if not dry_run:
             with suppress(ObjectNotFoundError):  # finished meanwhile
-                await session.call("abort_multipart_upload", "abort the upload of", key, UploadId=item["UploadId"])
+                await session.call("abort_multipart_upload", "abort the upload of", key, UploadId=upload_id)
         swept.append(key)
     return swept
+
+
+async def _goes_on(session: S3Session, key: str, upload_id: str, oldest: datetime) -> bool:
+    """Return whether a part came after `oldest`: an upload of days ago may have been resumed a minute ago."""
+    try:
+        parts = await parts_of(session, key, upload_id)
+    except ObjectNotFoundError:  # finished meanwhile
+        return True
+    except (InvalidRequestError, AccessDeniedError):  # then its beginning alone decides
+        return False
+    return any("LastModified" in part and part["LastModified"] > oldest for part in parts.values())
 
 
 async def _unfinished(session: S3Session) -> list[dict[str, Any]]:
