@@ -127,13 +127,18 @@ class Writer:
         left = self._spool.adopt()
         self._newest = max((entry.record.created for entry in left), default=self._newest)
         self._pipeline.adopt(left)
-        committer = Committer(self._store.within(PATIENCE), self.location, signer=self._committer.signer)
+        committer = Committer(
+            self._store.within(PATIENCE),
+            self.location,
+            signer=self._committer.signer,
+            memory=self._committer.memory,
+        )
         series = committer.load(to_write=True).of(self.template.text)
         if series is None:
             return
         name = self.template.text
         series = committer.judged(name, series, self.options.monitor, self.options.mode)
-        series, _ = committer.without_deleted(name, series)
+        series, _ = committer.looked_at(name, series)
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = max(latest.created, self._newest) if latest else self._newest

@@ -49,6 +49,17 @@ class Archive:
         near = [segment for segment in series.segments if segment.first <= record.created <= segment.last]
         return any(record.id in self._names(template, segment)[0] for segment in near)
 
+    def remembers(self, template: str, series: Series, record: Checkpoint) -> bool:
+        """Return what `knows` returns, of a manifest that may be damaged: what cannot be read knows nothing.
+
+        Raises:
+            StoreError: The store refused.
+        """
+        try:
+            return self.knows(template, series, record)
+        except ManifestError:
+            return False
+
     def keys(self, manifest: Manifest) -> set[str]:
         """Return every key that the manifest or one of its segments names. Reads each segment once.
 
@@ -81,6 +92,28 @@ class Archive:
             raise ManifestError(
                 f"The segments of {self.location.url(template)} are not valid: {exc}. {_ADVICE}"
             ) from exc
+
+    def rescued(self, template: str, series: Series) -> Series:
+        """Return a series with what can be had of its past at hand, the latest first where all is too much to read.
+
+        Raises:
+            StoreError: The store refused.
+        """
+        contents: list[Contents] = []
+        room = MAX_TOTAL_BYTES
+        for segment in reversed(series.segments):
+            try:
+                if (room := room - segment.size) >= 0:
+                    contents.insert(0, self.read(template, segment))
+                    thawed(series, contents)
+            except ManifestError as exc:
+                log.warning("Older records of %s are lost. %s", self.location.url(template), exc)
+            except ValueError:
+                del contents[0]  # an id comes twice
+        try:
+            return thawed(series, contents)
+        except ValueError:
+            return series.model_copy(update={"segments": ()})
 
     def read(self, template: str, segment: Segment) -> Contents:
         """Return what a segment holds, verified against its digest.

@@ -7,17 +7,18 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
 from remote_ckpt.checkpoint.signing import Signer
 from remote_ckpt.commit import Committer
 from remote_ckpt.commit.archive import Archive
+from remote_ckpt.commit.presence import Presence
 from remote_ckpt.errors import (
     CorruptCheckpointError,
     LocationError,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from remote_ckpt.run.options import RunOptions, WriterOptions
     from remote_ckpt.writer import Writer
+
+T = TypeVar("T")
 
 log = logging.getLogger("remote_ckpt")
 
@@ -131,11 +134,11 @@ class Run:
             ManifestError: The manifest, or older records that it speaks of, cannot be read.
             StoreError: The store refused.
         """
-        return self._whole(self._chosen(self.manifest()))
+        return self._reading(lambda manifest: self._whole(self._chosen(manifest)))
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
-        """All checkpoints, in the order of their capture."""
+        """All checkpoints, in the order of their capture; those whose objects were found missing are marked so."""
         records = [record for series in self.series.values() for record in series.checkpoints]
         return sorted(records, key=lambda record: record.created)
 
@@ -423,21 +426,31 @@ class Run:
         return {name: series for name, series in manifest.series.items() if template in (None, name)}
 
     def _whole(self, chosen: dict[str, Series]) -> dict[str, Series]:
-        return {name: self._archive.whole(name, series) for name, series in chosen.items()}
+        return self._looked_for({name: self._archive.whole(name, series) for name, series in chosen.items()})
+
+    def _looked_for(self, chosen: dict[str, Series]) -> dict[str, Series]:
+        """Return series in which what was missing counts again if it is there; looks only where any is marked."""
+        presence = Presence(self.store.within(PATIENCE))
+        return {name: presence.looked_for(series) for name, series in chosen.items()}
+
+    def _reading(self, use: Callable[[Manifest], T]) -> T:
+        """Return what `use` makes of the manifest, see `Committer.reading`."""
+        return self._committer(PATIENCE).reading(use)
 
     def _candidates(self, which: Which, *, fallback: bool = True) -> Iterator[Checkpoint]:
         """Yield the checkpoints that would do, the wanted one first; older records are read when it comes to them."""
-        chosen = self._chosen(self.manifest())
         if which not in ("best", "latest"):
-            found = [record for one in self._whole(chosen).values() if (record := one.find(which))]
+            found = [record for one in self.series.values() if (record := one.find(which))]
             yield from sorted(found, key=lambda record: record.created, reverse=True)[:1]
             return
+        chosen = self._looked_for(self._chosen(self.manifest()))
         first = next(iter(_ordered(which, chosen, [c for one in chosen.values() if (c := one.find(which))])), None)
         if first is not None:
             yield first
-        if first is not None and fallback:
-            records = [record for one in self._whole(chosen).values() for record in one.checkpoints]
-            yield from (record for record in _ordered(which, chosen, records) if record.id != first.id)
+        if fallback and any(one.checkpoints for one in chosen.values()):
+            records = [record for one in self.series.values() for record in one.checkpoints if record.id != _id(first)]
+            ordered = _ordered(which, chosen, records)
+            yield from sorted(ordered, key=lambda record: record.missing)  # who asks for them gets the reason
 
     def _intact(self, which: Which, progress: Progress | None) -> tuple[Checkpoint, Path]:
         """Return the wanted checkpoint, downloaded and verified; else the next that would do, with a warning."""
@@ -474,6 +487,10 @@ def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoin
         named = ", ".join(sorted(f"{monitor} ({mode})" for monitor, mode in judged))
         raise LocationError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
     return best_first(records, next(iter(judged))[1]) if judged else records
+
+
+def _id(record: Checkpoint | None) -> str | None:
+    return None if record is None else record.id
 
 
 def _direction(monitor: str, mode: str) -> Mode:
