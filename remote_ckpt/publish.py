@@ -104,6 +104,7 @@ class Publisher:
         another writer's, whose retention will delete them; so a first attempt looks before it begins.
         """
         record = entry.record
+        self.committer.require_room(record.series)
         tried_before, base = _tried_before(entry), self._base(entry)
         for attempt in range(_NAMES):
             key = record.key

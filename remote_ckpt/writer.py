@@ -26,6 +26,7 @@ from remote_ckpt import exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.checkpoint.plain import check_size, encode
+from remote_ckpt.checkpoint.readable import recordable
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import DrainError, RemoteCkptError, SaveFailedError
@@ -133,10 +134,11 @@ class Writer:
             signer=self._committer.signer,
             memory=self._committer.memory,
         )
-        series = committer.load(to_write=True).of(self.template.text)
-        if series is None:
-            return
         name = self.template.text
+        series = committer.load(to_write=True).of(name)
+        if series is None:
+            committer.require_room(name)
+            return
         series = committer.judged(name, series, self.options.monitor, self.options.mode)
         series, _ = committer.looked_at(name, series)
         best, latest = series.find("best"), series.find("latest")
@@ -188,6 +190,7 @@ class Writer:
         Raises:
             ValueError: The riders' state holds something else, or takes more.
             TemplateError: The filename template names a metric that is not in `logs`.
+            ManifestError: What is to be recorded is more than a reader takes: too many logs, too long a name.
             SaveFailedError: An earlier save failed and `on_error` is "raise".
         """
         if self.options.on_error == "raise":
@@ -236,9 +239,11 @@ class Writer:
             "riders": states,
         }
 
+        draft = recordable(facts, self.options.monitor)
+
         def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
-            record = Checkpoint(size=digests.size, sha256=digests.sha256, crc32c=digests.crc32c, **facts)
-            return record, self._terms
+            known = {"size": digests.size, "sha256": digests.sha256, "crc32c": digests.crc32c}
+            return draft.model_copy(update=known), self._terms
 
         def capture() -> Job:
             snapshot = self._capture(model)

@@ -345,7 +345,16 @@ class Manifest(_Record):
         return self.series.get(template)
 
     def with_series(self, template: str, series: Series) -> Manifest:
-        """Return the next revision, with `series` in its place."""
+        """Return the next revision, with `series` in its place.
+
+        Raises:
+            ManifestError: It would be one series more than is ever read.
+        """
+        if template not in self.series and len(self.series) >= MAX_SERIES:
+            raise ManifestError(
+                f"The run holds {len(self.series)} series, as many as are ever read. Nothing was changed. "
+                "Use one filename template for many checkpoints, or the folder of another run."
+            )
         return self.model_copy(
             update={"series": {**self.series, template: series}, "revision": self.revision + 1},
         )

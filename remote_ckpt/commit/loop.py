@@ -10,7 +10,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series
+from pydantic import ValidationError
+
+from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series, first_problem
+from remote_ckpt.checkpoint.readable import dump_readable
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
 from remote_ckpt.commit.archive import Archive
 from remote_ckpt.commit.memory import Memory
@@ -106,7 +109,7 @@ class Committer:
         return manifest
 
     def reading(self, use: Callable[[Manifest], T]) -> T:
-        """Return what `use` makes of the manifest, and of segments that it names; again when it is no longer the newest.
+        """Return what `use` makes of the manifest and its segments; once more if it was no longer the newest.
 
         Args:
             use: Without side effects.
@@ -124,6 +127,16 @@ class Committer:
         with self._lock:
             self._cached = self._cached or self._read()
             return self._cached[0]
+
+    def require_room(self, template: str) -> None:
+        """Make sure that a checkpoint of this series could be recorded, before it is uploaded.
+
+        Raises:
+            ManifestError: The run holds as many series as are ever read.
+        """
+        manifest = self.recall()
+        if template not in manifest.series:
+            manifest.with_series(template, Series(monitor="", mode="min"))
 
     def commit(self, candidate: Checkpoint, terms: Terms, blocks: Sequence[str] = ()) -> Commit:
         """Make `candidate` visible, and the best if it beats the present best.
@@ -186,12 +199,12 @@ class Committer:
 
         def attempt() -> Manifest:
             view, self._cached = self._cached, None  # whatever happens next, it must be read again
-            manifest, version, changed = self._on_a_fresh_view(lambda one: change(self._mended(one)), view)
+            manifest, version, changed = self._on_a_fresh_view(lambda one: self._applied(change, one), view)
             if changed is manifest:
                 self._cached = (manifest, version)
                 return manifest
             changed, objects = self.archive.frozen(changed, segments_of(manifest) | written, hold)
-            data = self._signed(changed)
+            data = self._signed(changed, manifest)
             self.archive.write(objects)
             written.update(segments_of(changed))
             self._cached = (changed, self.store.write(MANIFEST_KEY, data, expect=version))
@@ -294,6 +307,13 @@ class Committer:
             return manifest
         return self.memory.joined(manifest, self.archive, Presence(self.store))
 
+    def _applied(self, change: Callable[[Manifest], Manifest], manifest: Manifest) -> Manifest:
+        try:
+            return change(self._mended(manifest))
+        except ValidationError as exc:
+            where = self.location.url(MANIFEST_KEY)
+            raise ManifestError(f"{where} would not be readable, so nothing was changed: {first_problem(exc)}") from exc
+
     def _tell_of_loss(self, mended: Manifest) -> None:
         """Log what happened to the manifest, once it is put right: a store that answered with an old one is no loss."""
         if self._loss is None:
@@ -343,9 +363,9 @@ class Committer:
                     raise
         return manifest, version, use(manifest)
 
-    def _signed(self, manifest: Manifest) -> bytes:
+    def _signed(self, manifest: Manifest, before: Manifest) -> bytes:
         where = self.location.url(MANIFEST_KEY)
-        data = self.signer.sign(manifest.dump(), where)
+        data = self.signer.sign(dump_readable(manifest, before, self.location), where)
         if len(data) > MAX_MANIFEST_BYTES:
             raise ManifestError(
                 f"{where} would grow to {len(data)} bytes, more than the {MAX_MANIFEST_BYTES} that are ever read. "
