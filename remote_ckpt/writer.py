@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from remote_ckpt import exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
-from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
 from remote_ckpt.checkpoint.plain import check_size, encode
 from remote_ckpt.checkpoint.readable import recordable
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
@@ -135,15 +135,22 @@ class Writer:
             memory=self._committer.memory,
         )
         name = self.template.text
-        series = committer.load(to_write=True).of(name)
-        if series is None:
+
+        def standing(manifest: Manifest) -> Series | None:
+            if (series := manifest.of(name)) is None:
+                return None
+            return committer.looked_at(name, committer.judged(name, series, *self._judge))[0]
+
+        if (series := committer.reading(standing, to_write=True)) is None:
             committer.require_room(name)
             return
-        series = committer.judged(name, series, self.options.monitor, self.options.mode)
-        series, _ = committer.looked_at(name, series)
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = max(latest.created, self._newest) if latest else self._newest
+
+    @property
+    def _judge(self) -> tuple[str, Mode]:
+        return self.options.monitor, self.options.mode
 
     @property
     def spool_folder(self) -> Path:

@@ -100,24 +100,27 @@ class Committer:
             ManifestError: What is there is not a manifest we can read (or write to).
             StoreError: The store refused; "forbidden" is never taken for "nothing there".
         """
-        with self._lock:
-            manifest = self._read()[0]
-            if self.memory.loss(manifest, self.archive) is None:
-                self.memory.see(manifest)
-        if to_write:
-            self.signer.require_key(manifest.model_extra, self.location.url(MANIFEST_KEY))
-        return manifest
+        return self.reading(lambda manifest: manifest, to_write=to_write)
 
-    def reading(self, use: Callable[[Manifest], T]) -> T:
+    def reading(self, use: Callable[[Manifest], T], *, to_write: bool = False) -> T:
         """Return what `use` makes of the manifest and its segments; once more if it was no longer the newest.
 
         Args:
             use: Without side effects.
+            to_write: As for `load`.
 
         Raises: as `load`, and a segment that the newest manifest names cannot be read.
         """
+
+        def look(manifest: Manifest) -> T:
+            if to_write:
+                self.signer.require_key(manifest.model_extra, self.location.url(MANIFEST_KEY))
+            if self.memory.loss(manifest, self.archive) is None:
+                self.memory.see(manifest)
+            return use(manifest)
+
         with self._lock:
-            return self._on_a_fresh_view(use)[2]
+            return self._on_a_fresh_view(look)[2]
 
     def recall(self) -> Manifest:
         """Return the manifest as this process saw it last; it is read only if it never was.
