@@ -127,17 +127,39 @@ class Archive:
             raise ManifestError(f"{where}, which holds older records of the run, is missing. {_ADVICE}") from exc
         if hashlib.sha256(data).hexdigest() != segment.sha256:
             raise ManifestError(f"{where} is not what was committed (sha256). {_ADVICE}")
+        contents = self.parse(data, where, template)
+        if (len(contents.history), len(contents.checkpoints)) != (segment.entries, segment.records):
+            raise ManifestError(f"{where} does not hold as many records as was committed. {_ADVICE}")
+        return contents
+
+    def parse(self, data: bytes, where: str, template: str | None = None) -> Contents:
+        """Return what a segment holds, not verified.
+
+        Args:
+            data: The segment's bytes.
+            where: Its URL, for messages.
+            template: The series that it belongs to; else the one that it names itself.
+
+        Raises:
+            ManifestError: It is not a segment.
+        """
         try:
             raw = safe_json.load(data)
-            fill_in(raw["checkpoints"], template, self.location)
-            contents = Contents.model_validate(raw)
+            fill_in(raw["checkpoints"], str(raw["series"]) if template is None else template, self.location)
+            return Contents.model_validate(raw)
         except (ValidationError, RecursionError) as exc:
             raise ManifestError(f"{where} is not valid: {first_problem(exc)}. {_ADVICE}") from exc
         except (ValueError, LookupError, TypeError) as exc:
             raise ManifestError(f"{where} holds no records of a run. {_ADVICE}") from exc
-        if (len(contents.history), len(contents.checkpoints)) != (segment.entries, segment.records):
-            raise ManifestError(f"{where} does not hold as many records as was committed. {_ADVICE}")
-        return contents
+
+    def ever_named(self, manifest: Manifest) -> set[str]:
+        """Return every key that a manifest names or has named once, as far as its segments can be read.
+
+        Raises:
+            StoreError: The store refused.
+        """
+        pasts = [self.rescued(name, one).history for name, one in manifest.series.items()]
+        return manifest.keys | {entry.key for past in pasts for entry in past if entry.key is not None}
 
     def frozen(
         self, manifest: Manifest, known: Mapping[str, Segment], hold: Collection[str] = ()

@@ -16,6 +16,9 @@ from remote_ckpt.commit.archive import Archive
 from remote_ckpt.commit.presence import Presence
 from remote_ckpt.policy import is_better
 
+REBUILT = "rebuild"
+"""The writer of a record that was made from an object alone; whoever remembers the object's own record has more."""
+
 
 @dataclass
 class Memory:
@@ -100,14 +103,20 @@ def _lacks(now: Series, before: Series) -> bool:
 def _join(before: Series, now: Series, presence: Presence, looked_for: set[str]) -> Series:
     """Return two pasts of a series as one: judged as `now` is, with what only `before` knows put back."""
     past, known = {entry.id for entry in before.history}, {entry.id for entry in now.history}
-    keys = {record.key for record in now.checkpoints}
     held = {record.id for record in before.checkpoints}
+    own = {record.key: record.sha256 for record in before.checkpoints}
+    staying = [
+        record
+        for record in now.checkpoints
+        if record.id not in past - held
+        and (record.writer != REBUILT or record.id in held or own.get(record.key) != record.sha256)
+    ]
+    keys = {record.key for record in staying}
     returning = [
         record
         for record in before.scored_by(now.monitor, now.mode).checkpoints
-        if record.id not in known and record.key not in keys
+        if record.id not in known and record.key not in keys  # a key is used again only when its object is gone
     ]
-    staying = [record for record in now.checkpoints if record.id not in past - held]
     history = [*before.history, *(entry for entry in now.history if entry.id not in past)]
     place = {entry.id: number for number, entry in enumerate(history)}
     records = sorted([*returning, *staying], key=lambda record: place.get(record.id, -1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -25,11 +26,13 @@ from remote_ckpt.errors import (
     NoCheckpointError,
     ObjectNotFoundError,
     RemoteCkptError,
+    StoreError,
 )
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
 from remote_ckpt.policy import Mode, best_first, infer_mode
 from remote_ckpt.publish import Publisher, object_of
 from remote_ckpt.run.hints import no_checkpoint
+from remote_ckpt.run.unnamed import unnamed
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, TransferReport, open_store
 
@@ -167,7 +170,41 @@ class Run:
 
     def nothing(self, which: Which | None = None) -> NoCheckpointError:
         """Return the error that says what is missing (None: any checkpoint), and where it may be. Looks once more."""
-        return NoCheckpointError(no_checkpoint(self.location, self.manifest(), len(self.pending()), which))
+        manifest = self.manifest()
+        chosen = self._chosen(manifest)
+        left: list[str] = []
+        if not any(one.checkpoints or one.segments for one in chosen.values()):
+            with contextlib.suppress(StoreError):  # it is another error's message
+                left = self.unnamed()
+        told = no_checkpoint(self.location, manifest, len(self.pending()), which, len(left))
+        return NoCheckpointError(told)
+
+    def unnamed(self) -> list[str]:
+        """Return the keys of objects that look like this run's checkpoints and that its manifest has never named.
+
+        With a filename template in the URL, of those that it may have named. At most `unnamed.MOST` objects are looked
+        at. A checkpoint that is being uploaded is among them until it is committed.
+
+        Raises:
+            ManifestError: The manifest cannot be read.
+            StoreError: The store refused.
+        """
+        found = unnamed(self.store.within(PATIENCE), self.location, self.manifest())
+        return sorted(one.key for objects in found.values() for one in objects)
+
+    def inspect(self) -> dict[str, Series]:
+        """Return the run's series, with each record marked as missing whose object is not there now. Lists the run.
+
+        Raises: as `series`.
+        """
+        presence = Presence(self.store.within(PATIENCE))
+        found = self.series
+        lost = presence.absent([record for one in found.values() for record in one.checkpoints])
+        there = {record.id for one in found.values() for record in one.checkpoints if record.missing} - lost
+        return {
+            name: one.marked(lost, missing=True).marked(there, missing=False) if lost or there else one
+            for name, one in found.items()
+        }
 
     def pull(
         self, which: Which = "best", to: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
@@ -322,6 +359,41 @@ class Run:
         spool = Spool(self.location, self._spool_dir)
         source = Path(path).expanduser()
         return push(source, facts, location=self.location, committer=self._committer(), spool=spool, progress=progress)
+
+    def rebuild(
+        self,
+        *,
+        monitor: str | None = None,
+        mode: str = "auto",
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Checkpoint]:
+        """Record what lies in the run and its manifest does not name: after the manifest was lost, or put back too old.
+
+        Segments of older records give whole records. Of all else the object is read: its size and digests are what they
+        are, its epoch comes from its name, and it has no score. With a filename template in the URL, objects that it
+        may have named are recorded under it; without one, a template is guessed from their names. What the manifest
+        names is left as it is, and no object is changed. Repeating changes nothing.
+
+        Args:
+            monitor: What the scores of the segments' records are of, where several logs could be it.
+            mode: `"min"`, `"max"`, or `"auto"`: as the metric's name says.
+            dry_run: Only return what would be recorded; objects are read all the same.
+            progress: Called with the bytes of each range.
+
+        Returns:
+            What was recorded, in the order of its capture; nothing if the manifest names all.
+
+        Raises:
+            ValueError: The mode is none of these, or is not known of the metric's name.
+            ManifestError: There is a manifest that cannot be read: move it away first. Or several logs could be what
+                the scores are of.
+            StoreError: The store refused.
+        """
+        from remote_ckpt.run.rebuilding import Judge, rebuild
+
+        judge = Judge(monitor, None if mode == "auto" else _direction("", mode))
+        return rebuild(self.location, self._committer(), judge, dry_run=dry_run, progress=progress)
 
     def prune(
         self, keep_best: int | None = None, keep_last: int | None = None, *, dry_run: bool = False
