@@ -176,9 +176,13 @@ class Template:
 
     @staticmethod
     def with_suffix_before_extension(key: str, extra: str) -> str:
-        """Return `key` with `-extra` before its extension: the name used when `key` is taken."""
+        """Return `key` with `-extra` before its extension: the name used when `key` is taken.
+
+        Raises:
+            LocationError: The result is too long for a key.
+        """
         suffix = next(suffix for suffix in SUFFIXES if key.endswith(suffix))
-        return f"{key.removesuffix(suffix)}-{extra}{suffix}"
+        return validate_key(f"{key.removesuffix(suffix)}-{extra}{suffix}")
 
 
 def validate_key(key: str) -> str:

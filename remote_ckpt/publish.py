@@ -110,6 +110,7 @@ class Publisher:
         may as well be another writer's, whose retention will delete them; so a first attempt looks before it begins.
         """
         record = entry.record
+        self.committer.require_room(record.series)
         if attempts.made is not None and self._is_there(attempts.made, record):
             return self._at(attempts.made, record)
         for attempt in range(_NAMES):

@@ -24,8 +24,9 @@ from typing import Any, Literal
 
 from remote_ckpt import exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
-from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
 from remote_ckpt.checkpoint.plain import check_size, encode
+from remote_ckpt.checkpoint.readable import recordable
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import DrainError, RemoteCkptError, SaveFailedError
@@ -127,16 +128,29 @@ class Writer:
         left = self._spool.adopt()
         self._newest = max((entry.record.created for entry in left), default=self._newest)
         self._pipeline.adopt(left)
-        committer = Committer(self._store.within(PATIENCE), self.location, signer=self._committer.signer)
-        series = committer.load(to_write=True).of(self.template.text)
-        if series is None:
-            return
+        committer = Committer(
+            self._store.within(PATIENCE),
+            self.location,
+            signer=self._committer.signer,
+            memory=self._committer.memory,
+        )
         name = self.template.text
-        series = committer.judged(name, series, self.options.monitor, self.options.mode)
-        series, _ = committer.without_deleted(name, series)
+
+        def standing(manifest: Manifest) -> Series | None:
+            if (series := manifest.of(name)) is None:
+                return None
+            return committer.looked_at(name, committer.judged(name, series, *self._judge))[0]
+
+        if (series := committer.reading(standing, to_write=True)) is None:
+            committer.require_room(name)
+            return
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = max(latest.created, self._newest) if latest else self._newest
+
+    @property
+    def _judge(self) -> tuple[str, Mode]:
+        return self.options.monitor, self.options.mode
 
     @property
     def spool_folder(self) -> Path:
@@ -183,6 +197,7 @@ class Writer:
         Raises:
             ValueError: The riders' state holds something else, or takes more.
             TemplateError: The filename template names a metric that is not in `logs`.
+            ManifestError: What is to be recorded is more than a reader takes: too many logs, too long a name.
             SaveFailedError: An earlier save failed and `on_error` is "raise".
         """
         if self.options.on_error == "raise":
@@ -231,9 +246,11 @@ class Writer:
             "riders": states,
         }
 
+        draft = recordable(facts, self.options.monitor)
+
         def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
-            record = Checkpoint(size=digests.size, sha256=digests.sha256, crc32c=digests.crc32c, **facts)
-            return record, self._terms
+            known = {"size": digests.size, "sha256": digests.sha256, "crc32c": digests.crc32c}
+            return draft.model_copy(update=known), self._terms
 
         def capture() -> Job:
             snapshot = self._capture(model)

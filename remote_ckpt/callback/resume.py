@@ -8,7 +8,7 @@ from typing import Any, Literal
 from remote_ckpt.callback.riders import Riders
 from remote_ckpt.callback.team import Team
 from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.errors import NoCheckpointError, RemoteCkptError
+from remote_ckpt.errors import ManifestError, NoCheckpointError, RemoteCkptError
 from remote_ckpt.run import Run
 
 log = logging.getLogger("remote_ckpt")
@@ -33,11 +33,14 @@ def resume(
         The checkpoint; None when there is none, and training starts anew.
 
     Raises:
+        ManifestError: The run has no checkpoint, but objects that its template has named: its manifest was lost.
         RemoteCkptError: There may be one, and it cannot be had.
     """
     try:
         found = run.load(model, which if team.size == 1 else _chosen(run, which, team))
-    except NoCheckpointError:
+    except NoCheckpointError as exc:
+        if run.unnamed():
+            raise ManifestError(f"Not resumed, and not begun anew either. {exc} Or train in another folder.") from exc
         log.info("%s holds nothing to resume from; training starts anew.", run.url)
         return None
     # As Keras's BackupAndRestore does.

@@ -30,6 +30,7 @@ from remote_ckpt.policy import Mode, best_of, retained
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20  # 10,000 records with 20 logs each are 12 MB
+MAX_SERIES = 10_000
 MAX_BLOCKS = 8192  # of 8 MiB: 64 GiB, which take 128 KiB in the manifest
 
 Which = str | int
@@ -82,6 +83,8 @@ class Checkpoint(_Record):
         writer: Host and process that made it.
         riders: State of other callbacks, by name, as `plain.encode` writes it. Only the best and the latest of a series
             keep theirs.
+        missing: Whether the object was looked for and was not there. The checkpoint counts for nothing until the object
+            is there again: it is neither best nor latest, and rules of retention pass it over.
     """
 
     id: Id
@@ -100,6 +103,7 @@ class Checkpoint(_Record):
     uploaded: AwareDatetime | None = None
     writer: Name = ""
     riders: Riders = Field(default_factory=dict)
+    missing: bool = False
 
 
 class Entry(_Record):
@@ -225,6 +229,18 @@ class Series(_Record):
         """Return the series without the records named by `ids`; its history stays."""
         return self._with_records(tuple(c for c in self.checkpoints if c.id not in ids))
 
+    def marked(self, ids: Collection[str], *, missing: bool) -> Series:
+        """Return the series with the records named by `ids` marked as missing, or as there again."""
+        if not ids:
+            return self
+        change = {"missing": missing}
+        return self._with_records(tuple(c.model_copy(update=change) if c.id in ids else c for c in self.checkpoints))
+
+    def with_past(self, history: Sequence[Entry], checkpoints: Sequence[Checkpoint]) -> Series:
+        """Return the series with another past, all of it at hand; best and latest follow from it."""
+        changed = self.model_copy(update={"history": tuple(history), "segments": ()})
+        return changed._with_records(tuple(checkpoints))
+
     def scored_by(self, monitor: str, mode: Mode) -> Series:
         """Return the series judged by another metric, as far as the records' logs hold it."""
         if (monitor, mode) == (self.monitor, self.mode):
@@ -254,21 +270,23 @@ class Series(_Record):
         return self.model_copy(update={"base": Blocks(id=checkpoint_id, digests="".join(blocks))})
 
     def pruned(self, keep_best: int | None, keep_last: int | None) -> tuple[Series, tuple[Checkpoint, ...]]:
-        """Return the series after retention, and the records that fell out of it."""
-        kept = retained(self.checkpoints, self.mode, keep_best, keep_last)
-        kept |= {name for name in (self.best, self.latest) if name}
+        """Return the series after retention, and the records that fell out of it; those that are missing stay."""
+        there = [c for c in self.checkpoints if not c.missing]
+        kept = retained(there, self.mode, keep_best, keep_last)
+        kept |= {name for name in (self.best, self.latest) if name} | {c.id for c in self.checkpoints if c.missing}
         gone = tuple(c for c in self.checkpoints if c.id not in kept)
         return self.without({c.id for c in gone}), gone
 
     def _with_records(self, records: tuple[Checkpoint, ...]) -> Series:
-        """Return the series with these records; best and latest follow from them.
+        """Return the series with these records; best and latest follow from those whose objects are there.
 
         The latest is the one captured last, not the one committed last: uploads of several machines, and what
         `recover` brings days later, overtake each other. Writers keep `created` rising within a series, so that a
         clock that was set back does not hide what came after.
         """
-        best = best_of(records, self.mode)
-        latest = max(reversed(records), key=lambda c: c.created, default=None)
+        there = [c for c in records if not c.missing]
+        best = best_of(there, self.mode)
+        latest = max(reversed(there), key=lambda c: c.created, default=None)
         rides = {best, latest.id if latest else None}
         light = tuple(c.model_copy(update={"riders": {}}) if c.riders and c.id not in rides else c for c in records)
         return self.model_copy(
@@ -287,7 +305,7 @@ class Manifest(_Record):
 
     format: int = FORMAT
     revision: int = Field(default=0, ge=0)
-    series: dict[Name, Series] = Field(default_factory=dict, max_length=10_000)
+    series: dict[Name, Series] = Field(default_factory=dict, max_length=MAX_SERIES)
 
     @classmethod
     def parse(cls, data: bytes, location: Location) -> Manifest:
@@ -327,7 +345,16 @@ class Manifest(_Record):
         return self.series.get(template)
 
     def with_series(self, template: str, series: Series) -> Manifest:
-        """Return the next revision, with `series` in its place."""
+        """Return the next revision, with `series` in its place.
+
+        Raises:
+            ManifestError: It would be one series more than is ever read.
+        """
+        if template not in self.series and len(self.series) >= MAX_SERIES:
+            raise ManifestError(
+                f"The run holds {len(self.series)} series, as many as are ever read. Nothing was changed. "
+                "Use one filename template for many checkpoints, or the folder of another run."
+            )
         return self.model_copy(
             update={"series": {**self.series, template: series}, "revision": self.revision + 1},
         )

@@ -26,10 +26,7 @@ def load(data: bytes) -> Any:
     Raises:
         ValueError: It is refused; the message says why.
     """
-    if max(data.count(b","), data.count(b"["), data.count(b"{"), data.count(b'"') // 4) > MOST_VALUES:
-        raise ValueError(f"it has more than {MOST_VALUES} values")
-    if _is_deep(data):
-        raise ValueError(f"it is nested too deeply (more than {MOST_LEVELS} levels), or not closed")
+    require_bounds(data)
     try:
         value = json.loads(data.decode(), object_pairs_hook=_once)
     except RecursionError as exc:
@@ -37,6 +34,18 @@ def load(data: bytes) -> Any:
     if b"\\u" in data:
         json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     return value
+
+
+def require_bounds(data: bytes) -> None:
+    """Refuse JSON that has too many values or levels, before any of it is in memory.
+
+    Raises:
+        ValueError: As `load`.
+    """
+    if max(data.count(b","), data.count(b"["), data.count(b"{"), data.count(b'"') // 4) > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES} values")
+    if _is_deep(data):
+        raise ValueError(f"it is nested too deeply (more than {MOST_LEVELS} levels), or not closed")
 
 
 def _is_deep(data: bytes) -> bool:

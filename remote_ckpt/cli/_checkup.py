@@ -18,6 +18,7 @@ from remote_ckpt.errors import ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.human import human_bytes
 from remote_ckpt.location import HIDDEN
 from remote_ckpt.run import Run
+from remote_ckpt.run.hints import unnamed_files
 from remote_ckpt.spool import Spool
 from remote_ckpt.stores import TransferReport, credentials, probe_cache
 from remote_ckpt.stores.base import Expect, MemoryJournal
@@ -109,6 +110,8 @@ class Checkup:
         manifest = self._run.manifest()
         count = sum(len(series.checkpoints) for series in manifest.series.values())
         signed = ", signed with our key" if self._run.signer.has_key and manifest.series else ""
+        if not count and (left := len(self._run.unnamed())):
+            raise _ConcernError(unnamed_files(self._run.location, left))
         return f"{count} checkpoints at hand{signed}" if manifest.series else "none yet"
 
     def _write(self) -> str:

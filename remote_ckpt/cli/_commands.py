@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": "Download checkpoints and compare them with what was recorded.",
     "recover": "Upload the checkpoints that processes which have ended left in this machine's spool.",
     "prune": "Delete all but some checkpoints.",
+    "rebuild": "Make a run's manifest anew from what lies there; what it names already is left as it is.",
     "sweep": "Delete objects that no manifest names, and abort this run's unfinished uploads.",
     "sign": "Sign a run's manifest with REMOTE_CKPT_SIGNING_KEY, whoever wrote it: look at it first.",
     "doctor": "Try out credentials, bucket, transfers and spool, and leave nothing behind.",

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from remote_ckpt.checkpoint import Series
+from remote_ckpt.checkpoint import Checkpoint, Series
 from remote_ckpt.cli._arguments import Debug, Json, Options, Url, storage_options
 from remote_ckpt.cli._console import cells, safe, say, say_json, stdout, table, tell
 from remote_ckpt.cli._facts import age, as_json, number
@@ -20,12 +20,12 @@ from remote_ckpt.stats import human_bytes
 def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001 - see Debug
     """List a run's checkpoints, or the runs below a prefix with the best run first.
 
-    Of a run: series by series, and which checkpoint is the best and which the latest. Of a prefix that holds no run
-    itself: one line for each run below it, by what it is judged by.
+    Of a run: series by series, which checkpoint is the best, which the latest, and whose object is missing. Of a
+    prefix that holds no run itself: one line for each run below it, by what it is judged by.
     """
     options = storage_options(option)
     run = Run(url, storage_options=options)
-    found = {name: series for name, series in run.series.items() if series.checkpoints}
+    found = {name: series for name, series in run.inspect().items() if series.checkpoints}
     if not found and run.location.template is None:
         below = find_runs(url, storage_options=options)
         if show_runs(run.url, below, json=json):
@@ -38,6 +38,10 @@ def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = Fals
         return
     for name, series in found.items():
         _show(name, series)
+    if left := len(run.unnamed()):
+        tell(
+            f"{left} more that the manifest does not name; unless they are being uploaded, `remote-ckpt rebuild` helps."
+        )
     if waiting:
         size = human_bytes(sum(entry.record.size for entry in waiting))
         tell(f"{len(waiting)} more ({size}) in this machine's spool; `remote-ckpt recover` uploads what is left over.")
@@ -48,12 +52,14 @@ def _show(name: str, series: Series) -> None:
     rows = table("epoch", "score", "size", "age", "", "key", right=("epoch", "score", "size", "age"))
     for record in series.checkpoints:
         facts = (record.epoch + 1, number(record.score), human_bytes(record.size), age(record.created))
-        rows.add_row(*cells(*facts, _marks(series, record.id), record.key))
+        rows.add_row(*cells(*facts, _marks(series, record), record.key))
     stdout().print(rows)
 
 
-def _marks(series: Series, checkpoint_id: str) -> Text:
-    marks = [mark for mark in ("best", "latest") if getattr(series, mark) == checkpoint_id]
+def _marks(series: Series, record: Checkpoint) -> Text:
+    if record.missing:
+        return Text("missing", style="red")
+    marks = [mark for mark in ("best", "latest") if getattr(series, mark) == record.id]
     return Text(", ".join(marks), style="green")
 
 

@@ -49,5 +49,6 @@ def _facts(checkpoint: Checkpoint, endpoint: str | None) -> list[tuple[str, obje
         ("created", created),
         ("writer", checkpoint.writer),
     ]
+    facts += [("object", "missing")] if checkpoint.missing else []
     command = copy_command(checkpoint, endpoint)
     return [*facts, ("fetch", command)] if command else facts

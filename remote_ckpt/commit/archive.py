@@ -49,6 +49,17 @@ class Archive:
         near = [segment for segment in series.segments if segment.first <= record.created <= segment.last]
         return any(record.id in self._names(template, segment)[0] for segment in near)
 
+    def remembers(self, template: str, series: Series, record: Checkpoint) -> bool:
+        """Return what `knows` returns, of a manifest that may be damaged: what cannot be read knows nothing.
+
+        Raises:
+            StoreError: The store refused.
+        """
+        try:
+            return self.knows(template, series, record)
+        except ManifestError:
+            return False
+
     def keys(self, manifest: Manifest) -> set[str]:
         """Return every key that the manifest or one of its segments names. Reads each segment once.
 
@@ -82,6 +93,28 @@ class Archive:
                 f"The segments of {self.location.url(template)} are not valid: {exc}. {_ADVICE}"
             ) from exc
 
+    def rescued(self, template: str, series: Series) -> Series:
+        """Return a series with what can be had of its past at hand, the latest first where all is too much to read.
+
+        Raises:
+            StoreError: The store refused.
+        """
+        contents: list[Contents] = []
+        room = MAX_TOTAL_BYTES
+        for segment in reversed(series.segments):
+            try:
+                if (room := room - segment.size) >= 0:
+                    contents.insert(0, self.read(template, segment))
+                    thawed(series, contents)
+            except ManifestError as exc:
+                log.warning("Older records of %s are lost. %s", self.location.url(template), exc)
+            except ValueError:
+                del contents[0]  # an id comes twice
+        try:
+            return thawed(series, contents)
+        except ValueError:
+            return series.model_copy(update={"segments": ()})
+
     def read(self, template: str, segment: Segment) -> Contents:
         """Return what a segment holds, verified against its digest.
 
@@ -94,17 +127,39 @@ class Archive:
             raise ManifestError(f"{where}, which holds older records of the run, is missing. {_ADVICE}") from exc
         if hashlib.sha256(data).hexdigest() != segment.sha256:
             raise ManifestError(f"{where} is not what was committed (sha256). {_ADVICE}")
+        contents = self.parse(data, where, template)
+        if (len(contents.history), len(contents.checkpoints)) != (segment.entries, segment.records):
+            raise ManifestError(f"{where} does not hold as many records as was committed. {_ADVICE}")
+        return contents
+
+    def parse(self, data: bytes, where: str, template: str | None = None) -> Contents:
+        """Return what a segment holds, not verified.
+
+        Args:
+            data: The segment's bytes.
+            where: Its URL, for messages.
+            template: The series that it belongs to; else the one that it names itself.
+
+        Raises:
+            ManifestError: It is not a segment.
+        """
         try:
             raw = safe_json.load(data)
-            fill_in(raw["checkpoints"], template, self.location)
-            contents = Contents.model_validate(raw)
+            fill_in(raw["checkpoints"], str(raw["series"]) if template is None else template, self.location)
+            return Contents.model_validate(raw)
         except (ValidationError, RecursionError) as exc:
             raise ManifestError(f"{where} is not valid: {first_problem(exc)}. {_ADVICE}") from exc
         except (ValueError, LookupError, TypeError) as exc:
             raise ManifestError(f"{where} holds no records of a run. {_ADVICE}") from exc
-        if (len(contents.history), len(contents.checkpoints)) != (segment.entries, segment.records):
-            raise ManifestError(f"{where} does not hold as many records as was committed. {_ADVICE}")
-        return contents
+
+    def ever_named(self, manifest: Manifest) -> set[str]:
+        """Return every key that a manifest names or has named once, as far as its segments can be read.
+
+        Raises:
+            StoreError: The store refused.
+        """
+        pasts = [self.rescued(name, one).history for name, one in manifest.series.items()]
+        return manifest.keys | {entry.key for past in pasts for entry in past if entry.key is not None}
 
     def frozen(
         self, manifest: Manifest, known: Mapping[str, Segment], hold: Collection[str] = ()

@@ -8,10 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series
+from pydantic import ValidationError
+
+from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Manifest, Segment, Series, first_problem
+from remote_ckpt.checkpoint.readable import dump_readable
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
 from remote_ckpt.commit.archive import Archive
+from remote_ckpt.commit.memory import Memory
+from remote_ckpt.commit.presence import Presence
 from remote_ckpt.commit.segments import segments_of
 from remote_ckpt.errors import (
     CommitConflictError,
@@ -28,6 +34,11 @@ from remote_ckpt.spool import Terms
 from remote_ckpt.stores.base import Expect, ObjectStore, Version
 
 log = logging.getLogger("remote_ckpt")
+
+T = TypeVar("T")
+
+_MOST_VIEWS = 10
+"""Manifests read in a row because what they name is gone; each of them was newer than the one before."""
 
 ROUNDS = RetryPolicy(deadline=120.0, first_wait=0.05, longest_wait=4.0)
 """GCS takes about one write a second to one name (its documentation), so late rounds wait for seconds."""
@@ -56,7 +67,7 @@ class Committer:
 
     A change is a pure function from manifest to manifest that does nothing to one that already has it. So every round
     begins by looking for our own write, and a lost answer or another writer's commit leads to the same next step:
-    wait, and read again.
+    wait, and read again. What a writer has seen, and a later manifest lacks, is put back in the same way, see `memory`.
 
     How long to wait is remembered from one commit to the next: doubled by each lost round, halved by each commit. A
     writer that forgot it after a success would commit again at once, with a view that is up to date, and win against
@@ -69,12 +80,14 @@ class Committer:
     location: Location
     policy: RetryPolicy = ROUNDS
     signer: Signer = UNSIGNED
+    memory: Memory = field(default_factory=Memory)
     _cached: tuple[Manifest, Version | Expect] | None = None
+    _loss: str | None = None  # what happened to the manifest that was read last
     _wait: float = 0.0  # seconds; the bound of the next one
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        """Know where the older records are."""
+        """Find the older records in the same store."""
         self.archive = Archive(self.store, self.location)
 
     def load(self, *, to_write: bool = False) -> Manifest:
@@ -87,11 +100,27 @@ class Committer:
             ManifestError: What is there is not a manifest we can read (or write to).
             StoreError: The store refused; "forbidden" is never taken for "nothing there".
         """
+        return self.reading(lambda manifest: manifest, to_write=to_write)
+
+    def reading(self, use: Callable[[Manifest], T], *, to_write: bool = False) -> T:
+        """Return what `use` makes of the manifest and its segments; once more if it was no longer the newest.
+
+        Args:
+            use: Without side effects.
+            to_write: As for `load`.
+
+        Raises: as `load`, and a segment that the newest manifest names cannot be read.
+        """
+
+        def look(manifest: Manifest) -> T:
+            if to_write:
+                self.signer.require_key(manifest.model_extra, self.location.url(MANIFEST_KEY))
+            if self.memory.loss(manifest, self.archive) is None:
+                self.memory.see(manifest)
+            return use(manifest)
+
         with self._lock:
-            manifest = self._read()[0]
-        if to_write:
-            self.signer.require_key(manifest.model_extra, self.location.url(MANIFEST_KEY))
-        return manifest
+            return self._on_a_fresh_view(look)[2]
 
     def recall(self) -> Manifest:
         """Return the manifest as this process saw it last; it is read only if it never was.
@@ -102,12 +131,22 @@ class Committer:
             self._cached = self._cached or self._read()
             return self._cached[0]
 
+    def require_room(self, template: str) -> None:
+        """Make sure that a checkpoint of this series could be recorded, before it is uploaded.
+
+        Raises:
+            ManifestError: The run holds as many series as are ever read.
+        """
+        manifest = self.recall()
+        if template not in manifest.series:
+            manifest.with_series(template, Series(monitor="", mode="min"))
+
     def commit(self, candidate: Checkpoint, terms: Terms, blocks: Sequence[str] = ()) -> Commit:
         """Make `candidate` visible, and the best if it beats the present best.
 
         The object it names must already be complete in the store. A worse score never replaces a better one, whoever
         else writes. Repeating changes nothing. After any error the manifest holds the old state or the new one, never a
-        mixture. A best whose object the user has deleted counts for nothing.
+        mixture. A best whose object is not there is marked as missing, and counts for nothing until it is there again.
 
         Args:
             candidate: A checkpoint whose object has been uploaded and verified.
@@ -125,7 +164,7 @@ class Committer:
         name = candidate.series
         retention = terms.keep_best is not None or terms.keep_last is not None
         pruned: tuple[Checkpoint, ...] = ()
-        exists = self._remembering_exists()
+        presence = Presence(self.store)
 
         def add(manifest: Manifest) -> Manifest:
             nonlocal pruned
@@ -139,12 +178,13 @@ class Committer:
                 series = series.without(_replaced_by(candidate, series))
             series = series.model_copy(update={"alias": terms.alias})
             series = self.judged(name, series, terms.monitor, terms.mode)
-            series, deleted = self.without_deleted(name, series, candidate, exists)
+            series, withdrawn = self.looked_at(name, series, candidate, presence)
             series, gone = series.with_checkpoint(candidate).pruned(terms.keep_best, terms.keep_last)
-            pruned = (*deleted, *gone)
+            pruned = (*withdrawn, *gone)
             return manifest.with_series(name, series.with_base(candidate.id, blocks))
 
         manifest = self.change(add, hold={name} if retention else ())
+        self.memory.committed(candidate)
         series = manifest.series[name]
         return Commit(manifest, series, series.best == candidate.id, pruned)
 
@@ -161,15 +201,18 @@ class Committer:
         written: dict[str, Segment] = {}
 
         def attempt() -> Manifest:
-            manifest, version, changed = self._changed(change)
+            view, self._cached = self._cached, None  # whatever happens next, it must be read again
+            manifest, version, changed = self._on_a_fresh_view(lambda one: self._applied(change, one), view)
             if changed is manifest:
                 self._cached = (manifest, version)
                 return manifest
             changed, objects = self.archive.frozen(changed, segments_of(manifest) | written, hold)
-            data = self._signed(changed)
+            data = self._signed(changed, manifest)
             self.archive.write(objects)
             written.update(segments_of(changed))
             self._cached = (changed, self.store.write(MANIFEST_KEY, data, expect=version))
+            self._tell_of_loss(changed)
+            self.memory.see(changed)
             return changed
 
         try:
@@ -190,8 +233,12 @@ class Committer:
 
         Raises: as `load`.
         """
-        series = self.load().of(record.series)
-        return series is not None and self.archive.knows(record.series, series, record)
+
+        def is_known(manifest: Manifest) -> bool:
+            series = manifest.of(record.series)
+            return series is not None and self.archive.knows(record.series, series, record)
+
+        return self.reading(is_known)
 
     def judged(self, name: str, series: Series, monitor: str, mode: Mode) -> Series:
         """Return a series judged by a metric; by another one than before, all its records are asked."""
@@ -199,59 +246,51 @@ class Committer:
             return series
         return self._with_all_records(name, series).scored_by(monitor, mode)
 
-    def without_deleted(
-        self,
-        name: str,
-        series: Series,
-        candidate: Checkpoint | None = None,
-        exists: Callable[[str], bool] | None = None,
+    def looked_at(
+        self, name: str, series: Series, candidate: Checkpoint | None = None, presence: Presence | None = None
     ) -> tuple[Series, tuple[Checkpoint, ...]]:
-        """Return a series without a best that the user has deleted, and the records that went.
+        """Return a series as its objects are now, and the records that the user has withdrawn by the fixed name.
 
-        Looks only where it matters: when the best would stand in `candidate`'s way, or under a fixed name.
+        Looks only where it matters: for a best that would stand in `candidate`'s way, under a fixed name, and for what
+        is marked as missing.
+
+        Raises: as `commit`.
         """
-        exists = exists or self._exists
-        if series.alias and series.alias_seen and series.checkpoints and not exists(name):
+        presence = presence or Presence(self.store)
+        series = presence.looked_for(series)
+        if self._is_withdrawn(name, series, presence):
             log.warning("%s was deleted: its checkpoints count for nothing now.", self.location.url(name))
-            series = self._with_all_records(name, series)
-            gone = series.checkpoints
-            return series.without({c.id for c in gone}).model_copy(update={"alias_seen": False}), gone
-        deleted: list[Checkpoint] = []
+            gone = self._with_all_records(name, series).checkpoints
+            series = self._with_all_records(name, series).without({c.id for c in gone})
+            return series.model_copy(update={"alias_seen": False}), gone
         while (best := series.find("best")) is not None:
             if candidate is not None and is_better(candidate.score, best.score, series.mode):
                 break
-            if exists(best.key):
+            if presence.is_there(best):
                 break
-            log.warning("%s was deleted: it is no longer the best.", best.url or self.location.url(best.key))
-            series = self._with_all_records(name, series).without({best.id})
-            deleted.append(best)
-        return series, tuple(deleted)
+            series = self._with_all_records(name, series)
+            lost = presence.absent([c for c in series.checkpoints if not c.missing]) | {best.id}
+            log.warning(
+                "%s is missing: it is no longer the best. Of %s, %d of %d checkpoints are missing now. They count "
+                "again when they are there again.",
+                *(best.url or self.location.url(best.key), self.location.url(name), len(lost), len(series.checkpoints)),
+            )
+            series = series.marked(lost, missing=True)
+        return series, ()
+
+    def _is_withdrawn(self, name: str, series: Series, presence: Presence) -> bool:
+        """Return whether the user has deleted the fixed name, and so said that what it showed is gone.
+
+        The objects behind it must be there: where they are missing too, more was lost than somebody took away.
+        """
+        if not (series.alias and series.alias_seen and series.checkpoints) or presence.exists(name):
+            return False
+        behind = [record for which in ("best", "latest") if (record := series.find(which))]
+        return all(presence.is_there(record) for record in behind)
 
     def _with_all_records(self, name: str, series: Series) -> Series:
         """Return a series with its older records at hand, if there are any."""
         return self.archive.whole(name, series) if any(s.records for s in series.segments) else series
-
-    def _exists(self, key: str) -> bool:
-        """Return whether an object is there. One wrong "not found" must not cost the best: a listing has to agree."""
-        try:
-            self.store.stat(key)
-        except ObjectNotFoundError:
-            return any(found.key == key for found in self.store.scan(key))
-        return True
-
-    def _remembering_exists(self) -> Callable[[str], bool]:
-        """Return `_exists` that looks at what is there once: again in each round would give others time to win it.
-
-        What is not there may be there in the next round, under a name that was free for a moment.
-        """
-        there: set[str] = set()
-
-        def exists(key: str) -> bool:
-            if key not in there and self._exists(key):
-                there.add(key)
-            return key in there
-
-        return exists
 
     def _read(self) -> tuple[Manifest, Version | Expect]:
         try:
@@ -260,6 +299,35 @@ class Committer:
             return Manifest(), Expect.ABSENT
         self.signer.verify(data, self.location.url(MANIFEST_KEY))
         return Manifest.parse(data, self.location), version
+
+    def _mended(self, manifest: Manifest) -> Manifest:
+        """Return the manifest, with what this writer has seen put back if it lacks any of it."""
+        if manifest is self.memory.seen:
+            return manifest
+        self._loss = self.memory.loss(manifest, self.archive)
+        if self._loss is None:
+            self.memory.see(manifest)
+            return manifest
+        return self.memory.joined(manifest, self.archive, Presence(self.store))
+
+    def _applied(self, change: Callable[[Manifest], Manifest], manifest: Manifest) -> Manifest:
+        try:
+            return change(self._mended(manifest))
+        except ValidationError as exc:
+            where = self.location.url(MANIFEST_KEY)
+            raise ManifestError(f"{where} would not be readable, so nothing was changed: {first_problem(exc)}") from exc
+
+    def _tell_of_loss(self, mended: Manifest) -> None:
+        """Log what happened to the manifest, once it is put right: a store that answered with an old one is no loss."""
+        if self._loss is None:
+            return
+        records = [record for series in mended.series.values() for record in series.checkpoints]
+        log.warning(
+            "%s %s. What this writer had seen of it was put back: %d checkpoints at hand, %d of them missing. If you "
+            "removed it to start anew, stop the writers first.",
+            *(self.location.url(MANIFEST_KEY), self._loss, len(records), sum(record.missing for record in records)),
+        )
+        self._loss = None
 
     def _in_rounds(self, attempt: Callable[[], Manifest]) -> Manifest:
         """Call `attempt` until it wins, fails for good, or the time is up."""
@@ -279,21 +347,28 @@ class Committer:
                 self._wait = self._wait / 2 if self._wait > self.policy.first_wait else 0.0
                 return manifest
 
-    def _changed(self, change: Callable[[Manifest], Manifest]) -> tuple[Manifest, Version | Expect, Manifest]:
-        """Return the present manifest, its version, and the changed one."""
-        cached, self._cached = self._cached, None  # whatever happens next, it must be read again
-        manifest, version = cached or self._read()
-        try:
-            return manifest, version, change(manifest)
-        except ManifestError:
-            if cached is None:
-                raise
-        manifest, version = self._read()  # a segment that the older one names may have been replaced, and swept
-        return manifest, version, change(manifest)
+    def _on_a_fresh_view(
+        self, use: Callable[[Manifest], T], view: tuple[Manifest, Version | Expect] | None = None
+    ) -> tuple[Manifest, Version | Expect, T]:
+        """Return a manifest, its version, and what `use` made of it.
 
-    def _signed(self, manifest: Manifest) -> bytes:
+        A segment that a manifest names may have been replaced and swept since it was read. So whoever looks into
+        segments does it in here, and looks again when what it held was not the newest manifest.
+        """
+        manifest, version = view or self._read()
+        for _ in range(_MOST_VIEWS):
+            try:
+                return manifest, version, use(manifest)
+            except ManifestError:
+                before = version
+                manifest, version = self._read()
+                if version == before:
+                    raise
+        return manifest, version, use(manifest)
+
+    def _signed(self, manifest: Manifest, before: Manifest) -> bytes:
         where = self.location.url(MANIFEST_KEY)
-        data = self.signer.sign(manifest.dump(), where)
+        data = self.signer.sign(dump_readable(manifest, before, self.location), where)
         if len(data) > MAX_MANIFEST_BYTES:
             raise ManifestError(
                 f"{where} would grow to {len(data)} bytes, more than the {MAX_MANIFEST_BYTES} that are ever read. "

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, FailFast
 from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Entry, Manifest, Segment, Series
 from remote_ckpt.errors import ManifestError
 from remote_ckpt.location import HIDDEN
+from remote_ckpt.policy import is_better
 
 AT_HAND = 20
 """How much of the history stays in the manifest at least; with it the records that are read most."""
@@ -124,7 +125,7 @@ def frozen(
     leaving: list[tuple[int, Checkpoint]] = []
     for record in series.checkpoints:
         number = place.get(record.id, 0)  # a best that has lost its rank may be older than all that is at hand
-        if hold or number >= ripe or record.id in (series.best, series.latest):
+        if hold or number >= ripe or record.id in (series.best, series.latest) or _may_return(record, series):
             kept.append(record)
         else:
             leaving.append((number, record))
@@ -148,6 +149,12 @@ def segments_of(manifest: Manifest) -> dict[str, Segment]:
 def named_segments(manifest: Manifest) -> list[tuple[str, Segment]]:
     """Return each segment of a manifest with the name of its series."""
     return [(template, segment) for template, series in manifest.series.items() for segment in series.segments]
+
+
+def _may_return(record: Checkpoint, series: Series) -> bool:
+    """Return whether a record is missing that would be the best: each commit looks whether its object is back."""
+    best = series.find("best")
+    return record.missing and is_better(record.score, best.score if best else None, series.mode)
 
 
 def _sizes(series: Series, ripe: int) -> list[int]:

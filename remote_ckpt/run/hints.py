@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Which
@@ -10,7 +11,7 @@ from remote_ckpt.location import MANIFEST_KEY, Location
 _SHOWN = 5
 
 
-def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: Which | None) -> str:
+def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: Which | None, unnamed: int = 0) -> str:
     """Return what is missing, and where it may be.
 
     Args:
@@ -18,14 +19,27 @@ def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: W
         manifest: What the run holds.
         waiting: How many checkpoints of the run are in this machine's spool.
         which: What was asked for; None stands for anything.
+        unnamed: How many objects look like its checkpoints and are in no manifest.
     """
     template = location.template
+    if unnamed:
+        return f"{location.name} holds no checkpoint. {unnamed_files(location, unnamed)}"
     if (named := _local_file(location)) is not None and not manifest.series:
         return f"{named} is a file, not a run. A run is a folder, or the URL that training saved to."
     if template is not None and template not in manifest.series and not waiting:
         return _no_series(location, template, manifest)
     wanted = "" if which is None else f" ({_name(which)})"
     return f"{location.name} holds no checkpoint{wanted}. {_hint(location, manifest, waiting)}"
+
+
+def unnamed_files(location: Location, count: int) -> str:
+    """Return that objects lie there which no manifest names, and what to do."""
+    url = location.name if location.template is None else location.url(location.template)
+    there = "1 file that no manifest names lies" if count == 1 else f"{count} files that no manifest names lie"
+    return (
+        f"{there} there: was {MANIFEST_KEY} lost? `remote-ckpt rebuild {shlex.quote(url)}` makes a new one from what "
+        "lies there."
+    )
 
 
 def _local_file(location: Location) -> Path | None:
@@ -59,6 +73,8 @@ def _hint(location: Location, manifest: Manifest, waiting: int) -> str:
     epochs = [record.epoch + 1 for record in _records(manifest)]
     if epochs:
         span = f"epoch {epochs[0]}" if len(set(epochs)) == 1 else f"epochs {min(epochs)} to {max(epochs)}"
+        if all(record.missing for record in _records(manifest)):
+            return f"The objects of all {len(epochs)} are missing. When they are there again, they count again."
         return f"It holds {len(epochs)}, of {span}; `remote-ckpt ls` lists {'it' if len(epochs) == 1 else 'them'}."
     if location.name.endswith(f"/{MANIFEST_KEY}"):
         return "Name the folder that the manifest is in."

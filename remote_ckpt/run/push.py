@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
+from remote_ckpt.checkpoint.readable import recordable
 from remote_ckpt.commit import Committer
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import CorruptCheckpointError, LocationError, TemplateError
@@ -133,19 +134,20 @@ def _record(
         formatted = template.format(epoch=epoch, logs=logs)
     except TemplateError as exc:
         raise TemplateError(f"{exc} Give the others as logs (--log NAME=VALUE).") from exc
-    return Checkpoint(
-        id=checkpoint_id,
-        series=template.text,
-        key=object_key(template, formatted, checkpoint_id),
-        size=digests.size,
-        sha256=digests.sha256,
-        crc32c=digests.crc32c,
-        epoch=epoch,
-        score=facts.score,
-        logs=logs,
-        created=_written(path),
-        writer=f"{socket.gethostname()}-{os.getpid()}",
-    )
+    known = {
+        "id": checkpoint_id,
+        "series": template.text,
+        "key": object_key(template, formatted, checkpoint_id),
+        "size": digests.size,
+        "sha256": digests.sha256,
+        "crc32c": digests.crc32c,
+        "epoch": epoch,
+        "score": facts.score,
+        "logs": logs,
+        "created": _written(path),
+        "writer": f"{socket.gethostname()}-{os.getpid()}",
+    }
+    return recordable(known, terms.monitor)
 
 
 def _written(path: Path) -> datetime:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
 from remote_ckpt.checkpoint.signing import Signer
 from remote_ckpt.commit import Committer
 from remote_ckpt.commit.archive import Archive
+from remote_ckpt.commit.presence import Presence
 from remote_ckpt.errors import (
     CorruptCheckpointError,
     LocationError,
     NoCheckpointError,
     ObjectNotFoundError,
     RemoteCkptError,
+    StoreError,
 )
 from remote_ckpt.location import Location
 from remote_ckpt.policy import Mode, best_first, infer_mode
 from remote_ckpt.publish import Publisher
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.run.keeping import ORPHAN_AGE, delete_pruned, sweep_orphans, sweep_uploads
+from remote_ckpt.run.unnamed import unnamed
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
 
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
     from remote_ckpt.run.options import RunOptions, WriterOptions
     from remote_ckpt.writer import Writer
+
+T = TypeVar("T")
 
 log = logging.getLogger("remote_ckpt")
 
@@ -129,11 +135,11 @@ class Run:
             ManifestError: The manifest, or older records that it speaks of, cannot be read.
             StoreError: The store refused.
         """
-        return self._whole(self._chosen(self.manifest()))
+        return self._reading(lambda manifest: self._whole(self._chosen(manifest)))
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
-        """All checkpoints, in the order of their capture."""
+        """All checkpoints, in the order of their capture; those whose objects were found missing are marked so."""
         records = [record for series in self.series.values() for record in series.checkpoints]
         return sorted(records, key=lambda record: record.created)
 
@@ -162,7 +168,41 @@ class Run:
 
     def nothing(self, which: Which | None = None) -> NoCheckpointError:
         """Return the error that says what is missing (None: any checkpoint), and where it may be. Looks once more."""
-        return NoCheckpointError(no_checkpoint(self.location, self.manifest(), len(self.pending()), which))
+        manifest = self.manifest()
+        chosen = self._chosen(manifest)
+        left: list[str] = []
+        if not any(one.checkpoints or one.segments for one in chosen.values()):
+            with contextlib.suppress(StoreError):  # it is another error's message
+                left = self.unnamed()
+        told = no_checkpoint(self.location, manifest, len(self.pending()), which, len(left))
+        return NoCheckpointError(told)
+
+    def unnamed(self) -> list[str]:
+        """Return the keys of objects that look like this run's checkpoints and that its manifest has never named.
+
+        With a filename template in the URL, of those that it may have named. At most `unnamed.MOST` objects are looked
+        at. A checkpoint that is being uploaded is among them until it is committed.
+
+        Raises:
+            ManifestError: The manifest cannot be read.
+            StoreError: The store refused.
+        """
+        found = unnamed(self.store.within(PATIENCE), self.location, self.manifest())
+        return sorted(one.key for objects in found.values() for one in objects)
+
+    def inspect(self) -> dict[str, Series]:
+        """Return the run's series, with each record marked as missing whose object is not there now. Lists the run.
+
+        Raises: as `series`.
+        """
+        presence = Presence(self.store.within(PATIENCE))
+        found = self.series
+        lost = presence.absent([record for one in found.values() for record in one.checkpoints])
+        there = {record.id for one in found.values() for record in one.checkpoints if record.missing} - lost
+        return {
+            name: one.marked(lost, missing=True).marked(there, missing=False) if lost or there else one
+            for name, one in found.items()
+        }
 
     def pull(
         self, which: Which = "best", to: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
@@ -318,6 +358,41 @@ class Run:
         source = Path(path).expanduser()
         return push(source, facts, location=self.location, committer=self._committer(), spool=spool, progress=progress)
 
+    def rebuild(
+        self,
+        *,
+        monitor: str | None = None,
+        mode: str = "auto",
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Checkpoint]:
+        """Record what lies in the run and its manifest does not name: after the manifest was lost, or put back too old.
+
+        Segments of older records give whole records. Of all else the object is read: its size and digests are what they
+        are, its epoch comes from its name, and it has no score. With a filename template in the URL, objects that it
+        may have named are recorded under it; without one, a template is guessed from their names. What the manifest
+        names is left as it is, and no object is changed. Repeating changes nothing.
+
+        Args:
+            monitor: What the scores of the segments' records are of, where several logs could be it.
+            mode: `"min"`, `"max"`, or `"auto"`: as the metric's name says.
+            dry_run: Only return what would be recorded; objects are read all the same.
+            progress: Called with the bytes of each range.
+
+        Returns:
+            What was recorded, in the order of its capture; nothing if the manifest names all.
+
+        Raises:
+            ValueError: The mode is none of these, or is not known of the metric's name.
+            ManifestError: There is a manifest that cannot be read: move it away first. Or several logs could be what
+                the scores are of.
+            StoreError: The store refused.
+        """
+        from remote_ckpt.run.rebuilding import Judge, rebuild
+
+        judge = Judge(monitor, None if mode == "auto" else _direction("", mode))
+        return rebuild(self.location, self._committer(), judge, dry_run=dry_run, progress=progress)
+
     def prune(
         self, keep_best: int | None = None, keep_last: int | None = None, *, dry_run: bool = False
     ) -> list[Checkpoint]:
@@ -404,21 +479,31 @@ class Run:
         return {name: series for name, series in manifest.series.items() if template in (None, name)}
 
     def _whole(self, chosen: dict[str, Series]) -> dict[str, Series]:
-        return {name: self._archive.whole(name, series) for name, series in chosen.items()}
+        return self._looked_for({name: self._archive.whole(name, series) for name, series in chosen.items()})
+
+    def _looked_for(self, chosen: dict[str, Series]) -> dict[str, Series]:
+        """Return series in which what was missing counts again if it is there; looks only where any is marked."""
+        presence = Presence(self.store.within(PATIENCE))
+        return {name: presence.looked_for(series) for name, series in chosen.items()}
+
+    def _reading(self, use: Callable[[Manifest], T]) -> T:
+        """Return what `use` makes of the manifest, see `Committer.reading`."""
+        return self._committer(PATIENCE).reading(use)
 
     def _candidates(self, which: Which, *, fallback: bool = True) -> Iterator[Checkpoint]:
         """Yield the checkpoints that would do, the wanted one first; older records are read when it comes to them."""
-        chosen = self._chosen(self.manifest())
         if which not in ("best", "latest"):
-            found = [record for one in self._whole(chosen).values() if (record := one.find(which))]
+            found = [record for one in self.series.values() if (record := one.find(which))]
             yield from sorted(found, key=lambda record: record.created, reverse=True)[:1]
             return
+        chosen = self._looked_for(self._chosen(self.manifest()))
         first = next(iter(_ordered(which, chosen, [c for one in chosen.values() if (c := one.find(which))])), None)
         if first is not None:
             yield first
-        if first is not None and fallback:
-            records = [record for one in self._whole(chosen).values() for record in one.checkpoints]
-            yield from (record for record in _ordered(which, chosen, records) if record.id != first.id)
+        if fallback and any(one.checkpoints for one in chosen.values()):
+            records = [record for one in self.series.values() for record in one.checkpoints if record.id != _id(first)]
+            ordered = _ordered(which, chosen, records)
+            yield from sorted(ordered, key=lambda record: record.missing)  # who asks for them gets the reason
 
     def _intact(self, which: Which, progress: Progress | None) -> tuple[Checkpoint, Path]:
         """Return the wanted checkpoint, downloaded and verified; else the next that would do, with a warning."""
@@ -455,6 +540,10 @@ def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoin
         named = ", ".join(sorted(f"{monitor} ({mode})" for monitor, mode in judged))
         raise LocationError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
     return best_first(records, next(iter(judged))[1]) if judged else records
+
+
+def _id(record: Checkpoint | None) -> str | None:
+    return None if record is None else record.id
 
 
 def _direction(monitor: str, mode: str) -> Mode:

@@ -80,7 +80,7 @@ def test_a_best_whose_object_was_deleted_counts_for_nothing(tmp_path):
     one.store.delete("w-00.weights.h5")
     commit = one.commit(checkpoint(1, 0.9), terms())
     assert commit.is_best
-    assert [record.id for record in commit.series.checkpoints] == ["id1"]
+    assert [record.id for record in commit.series.checkpoints if not record.missing] == ["id1"]
 
 
 def test_retention_is_part_of_the_commit(tmp_path):
@@ -127,15 +127,15 @@ def test_a_name_that_was_free_for_a_moment_is_looked_at_again_in_the_next_round(
     put(slow.store, 0, 1)
     slow.commit(checkpoint(0, 0.5), terms())
     slow.store.delete("w-00.weights.h5")
-    find = slow._exists
+    scan = slow.store.scan
 
-    def find_late(key):
-        found = find(key)
+    def find_late(prefix=""):
+        found = list(scan(prefix))
         if not other.load().of(TEMPLATE).knows("new"):
             put(other.store, 0)
             other.commit(checkpoint(0, 0.2, id="new", sha256="f" * 64), terms())
         return found
 
-    slow._exists = find_late
+    slow.store.scan = find_late
     commit = slow.commit(checkpoint(1, 0.9), terms())
     assert commit.series.best == "new"

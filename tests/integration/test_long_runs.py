@@ -100,8 +100,8 @@ def test_a_deleted_best_is_followed_by_the_best_of_all_that_is_left(run):
     run.store.delete("w-02.weights.h5")
     commit = committer(run).commit(made(MANY, 0.9), terms())
     assert commit.series.best == "id4"
-    assert len(run.series[TEMPLATE].checkpoints) == MANY
-    assert run.series[TEMPLATE].knows("id2")
+    assert len(run.series[TEMPLATE].checkpoints) == MANY + 1
+    assert run.series[TEMPLATE].find("id2").missing
 
 
 def test_by_another_metric_all_records_are_asked(run):
@@ -167,6 +167,57 @@ def test_a_writer_whose_view_is_older_than_a_sweep_reads_the_manifest_again(run)
     run.sweep(timedelta(0))
     commit = slow.commit(made(MANY + 1, 0.9), terms(keep_best=2, keep_last=3))
     assert ids(commit.series.checkpoints) == ["id2", "id4", f"id{MANY}", f"id{MANY + 1}"]
+
+
+def overtaken(run, monkeypatch):
+    """Let others merge, prune and sweep, right after a reader has read the manifest for the first time."""
+    other = Run(run.url)
+    read, pending = run.store.read, [None]
+
+    def read_and_be_overtaken(key, *, limit):
+        answer = read(key, limit=limit)
+        if key == MANIFEST_KEY and pending:
+            pending.pop()
+            committer(other).commit(made(MANY, 0.9), terms())
+            other.prune(keep_best=2, keep_last=300)
+            other.sweep(timedelta(0))
+        return answer
+
+    monkeypatch.setattr(run.store, "read", read_and_be_overtaken)
+    monkeypatch.setattr(run.store, "within", lambda deadline: run.store)
+
+
+def open_and_close(run):
+    """By another metric, for which all records are asked."""
+    writer = run.writer(TEMPLATE, monitor="accuracy", mode="max")
+    writer.close()
+    return writer.best is not None
+
+
+READERS = {
+    "checkpoints": lambda run: len(run.checkpoints),
+    "series": lambda run: len(run.series[TEMPLATE].checkpoints),
+    "find": lambda run: run.find(390).epoch,
+    "verify": lambda run: len(list(run.verify())),
+    "knows": lambda run: committer(run).knows(made(7)),
+    "writer": lambda run: open_and_close(run),
+    "prune": lambda run: len(run.prune(keep_best=2, keep_last=1)),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_reader_whose_manifest_is_a_moment_old_reads_it_again(run, monkeypatch, read):
+    """What it names was merged, pruned and swept in between; the reader sees the run as it is now."""
+    overtaken(run, monkeypatch)
+    assert read(run)
+
+
+def test_a_fallback_reads_the_manifest_again_too(run, monkeypatch, caplog):
+    """The best is damaged; the next is looked for among what is there now."""
+    overtaken(run, monkeypatch)
+    with pytest.raises(CorruptCheckpointError, match="No intact checkpoint"):
+        run.pull("best")
+    assert "Passing over epoch 5" in caplog.text
 
 
 def test_a_lost_commit_leaves_an_orphan_and_nothing_else(tmp_path):

@@ -1,0 +1,78 @@
+"""A manifest is written only if it will be read: what `Manifest.parse` refuses is refused before anything is written.
+
+Read again is what is new; what came from the store as it is has been read already. So a commit to a run of ten thousand
+records costs no more than one to a run of ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from remote_ckpt.checkpoint import safe_json
+from remote_ckpt.checkpoint.records import MAX_SERIES, Checkpoint, Manifest, Series, first_problem
+from remote_ckpt.errors import ManifestError
+from remote_ckpt.location import MANIFEST_KEY, Location
+
+
+def recordable(facts: Mapping[str, Any], monitor: str) -> Checkpoint:
+    """Return a record of what is known of a checkpoint, perhaps before its object is written.
+
+    Args:
+        facts: The record's fields; without size and digests it gets such as no object has.
+        monitor: What its series is judged by.
+
+    Raises:
+        ManifestError: No reader would take it; the message names the first thing that is wrong.
+    """
+    try:
+        Series(monitor=monitor, mode="min")
+        return Checkpoint(**{"size": 0, "sha256": "0" * 64, "crc32c": "AAAAAA==", **facts})
+    except ValidationError as exc:
+        raise ManifestError(f"This checkpoint cannot be recorded, so it is not saved. {first_problem(exc)}") from exc
+
+
+def dump_readable(manifest: Manifest, before: Manifest, location: Location) -> bytes:
+    """Return a manifest's JSON, which every reader will take.
+
+    Args:
+        manifest: What is to be written.
+        before: What it was made of: read from the store, or written to it.
+        location: The run.
+
+    Raises:
+        ManifestError: No reader would take it; the message names the first thing that is wrong.
+    """
+    try:
+        if len(manifest.series) > MAX_SERIES:
+            raise ManifestError(f"it would hold {len(manifest.series)} series, and at most {MAX_SERIES} are ever read")
+        data = manifest.dump()
+        safe_json.require_bounds(data)
+        Manifest.parse(_novelty(manifest, before).dump(), location)
+    except (ValueError, RecursionError) as exc:
+        reason = exc.__cause__ or exc
+        told = first_problem(reason) if isinstance(reason, ValidationError | RecursionError) else reason
+        raise ManifestError(
+            f"{location.url(MANIFEST_KEY)} would not be readable any more, so it was not written: {told}"
+        ) from exc
+    return data
+
+
+def _novelty(manifest: Manifest, before: Manifest) -> Manifest:
+    """Return the manifest without the records, entries and series that it has taken over unchanged."""
+    old = {id(item) for one in before.series.values() for item in (*one.checkpoints, *one.history)}
+    changed = {name: _without(old, one) for name, one in manifest.series.items() if one is not before.series.get(name)}
+    return manifest.model_copy(update={"series": changed})
+
+
+def _without(old: set[int], series: Series) -> Series:
+    return series.model_copy(
+        update={
+            "best": None,
+            "latest": None,
+            "checkpoints": tuple(record for record in series.checkpoints if id(record) not in old),
+            "history": tuple(entry for entry in series.history if id(entry) not in old),
+        }
+    )

@@ -1,0 +1,196 @@
+"""A manifest made anew from what lies in the run: segments, which hold whole records, and the objects themselves.
+
+Nothing is guessed that decides: a score comes from a segment's record alone, as a name holds it rounded, or not at all.
+An epoch comes from the name; where there is none in it, objects count in the order of their time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from pathlib import Path
+
+from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Entry, Manifest, Series
+from remote_ckpt.checkpoint.readable import recordable
+from remote_ckpt.commit import Committer
+from remote_ckpt.commit.archive import MAX_TOTAL_BYTES
+from remote_ckpt.commit.memory import REBUILT
+from remote_ckpt.commit.presence import Presence
+from remote_ckpt.digests import digest_file
+from remote_ckpt.errors import CorruptCheckpointError, ManifestError, ObjectNotFoundError, PreconditionFailedError
+from remote_ckpt.location import HIDDEN, Location, Template
+from remote_ckpt.policy import Mode, infer_mode
+from remote_ckpt.run.naming import Naming, is_guess
+from remote_ckpt.run.unnamed import unnamed
+from remote_ckpt.stores.base import ObjectInfo, Progress
+
+log = logging.getLogger("remote_ckpt")
+
+MOST_OBJECTS = 100_000
+"""Objects that a rebuild looks at."""
+
+
+@dataclass
+class Past:
+    """What was found of one series.
+
+    Attributes:
+        history: Entries by id; of some the object is gone, or was pruned.
+        records: Records by id, whose objects are there.
+    """
+
+    history: dict[str, Entry] = field(default_factory=dict)
+    records: dict[str, Checkpoint] = field(default_factory=dict)
+
+    def add(self, record: Checkpoint) -> None:
+        """Take a record, and the entry that belongs to it."""
+        entry = Entry(id=record.id, key=record.key, epoch=record.epoch, score=record.score, created=record.created)
+        self.records[record.id] = record
+        self.history.setdefault(record.id, entry)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """By what a series is judged, where the user has named it."""
+
+    monitor: str | None = None
+    mode: Mode | None = None
+
+    def of(self, past: Past) -> tuple[str, Mode]:
+        """Return monitor and mode: as given, else the one log that every score was taken from, else `val_loss`.
+
+        Raises:
+            ManifestError: Several logs could be it.
+            ValueError: The direction is not known of this name.
+        """
+        scored = [record for record in past.records.values() if record.score is not None]
+        logs = [{name for name, value in record.logs.items() if value == record.score} for record in scored]
+        fitting = set.intersection(*logs) if logs else set()
+        if self.monitor is None and len(fitting) > 1:
+            raise ManifestError(f"The scores may be of {' or '.join(sorted(fitting))}. Name the one (--monitor NAME).")
+        monitor = self.monitor or next(iter(fitting), "val_loss")
+        return monitor, self.mode or infer_mode(monitor)
+
+
+def rebuild(
+    location: Location, committer: Committer, judge: Judge, *, dry_run: bool = False, progress: Progress | None = None
+) -> list[Checkpoint]:
+    """Record what lies in the run and is not in its manifest; see `Run.rebuild`."""
+    manifest = committer.load(to_write=True)
+    pasts = _of_segments(location, committer)
+    taken = {record.key for past in pasts.values() for record in past.records.values()}
+    for template, objects in unnamed(committer.store, location, manifest, most=MOST_OBJECTS).items():
+        past = pasts.setdefault(template, Past())
+        for record in _of_objects(location, committer, template, objects, taken, progress):
+            past.add(record)
+    added: list[Checkpoint] = []
+
+    def change(manifest: Manifest) -> Manifest:
+        added.clear()
+        changed = manifest
+        for template, past in pasts.items():
+            changed, more = _with_past(committer, changed, template, past, judge)
+            added.extend(more)
+        return manifest if dry_run else changed
+
+    committer.change(change)
+    return sorted(added, key=lambda record: record.created)
+
+
+def _of_segments(location: Location, committer: Committer) -> dict[str, Past]:
+    """Return what all segments hold, those too that no manifest names; records only where the object is there."""
+    pasts: dict[str, Past] = {}
+    room = MAX_TOTAL_BYTES
+    for found in islice(committer.store.scan(f"{HIDDEN}/segments/"), MOST_OBJECTS):
+        if (room := room - found.size) < 0:
+            raise ManifestError(f"The segments of {location.name} take more than {MAX_TOTAL_BYTES} bytes.")
+        try:
+            data, _ = committer.store.read(found.key, limit=MAX_MANIFEST_BYTES)
+            contents = committer.archive.parse(data, location.url(found.key))
+        except (ManifestError, ObjectNotFoundError) as exc:
+            log.warning("Passing over a segment: %s", exc)
+            continue
+        if location.template in (None, contents.series):
+            past = pasts.setdefault(contents.series, Past())
+            past.history |= {entry.id: entry for entry in contents.history}
+            past.records |= {record.id: record for record in contents.checkpoints}
+    presence = Presence(committer.store)
+    for past in pasts.values():
+        for lost in presence.absent(list(past.records.values())):
+            del past.records[lost]
+    return pasts
+
+
+def _of_objects(
+    location: Location,
+    committer: Committer,
+    template: str,
+    objects: Sequence[ObjectInfo],
+    taken: set[str],
+    progress: Progress | None,
+) -> Iterator[Checkpoint]:
+    """Yield records of objects, each of which is read to know its digests; by epoch, else by time."""
+    naming = Naming.of(Template(template))
+    begun = datetime.now(timezone.utc)
+    wanted = [(naming.epoch(one.key), one.modified or begun, one) for one in objects if one.key not in taken]
+    earliest = datetime.min.replace(tzinfo=timezone.utc)
+    with tempfile.TemporaryDirectory(prefix="remote-ckpt-rebuild-") as folder:
+        for number, (epoch, modified, one) in enumerate(sorted(wanted, key=lambda item: (item[0] or 0, item[1]))):
+            target = Path(folder, f"object{Template(template).suffix}")
+            try:
+                committer.store.fetch(one.key, target, size=one.size, progress=progress)
+                facts = _facts(one.key, target)
+            except (CorruptCheckpointError, ObjectNotFoundError, PreconditionFailedError) as exc:
+                log.warning("Passing over %s: %s", location.url(one.key), exc)
+                continue
+            earliest = max(modified, earliest + timedelta(microseconds=1))
+            order = {"epoch": number if epoch is None else epoch, "created": earliest}
+            place = {"series": template, "key": one.key, "url": location.url(one.key), "writer": REBUILT}
+            yield recordable({**facts, **place, **order}, "")
+
+
+def _facts(key: str, path: Path) -> dict[str, object]:
+    """Return what an object's bytes tell, after looking whether they are a checkpoint's; the same each time."""
+    from remote_ckpt.weights_file import check, check_keras_archive  # h5py takes a tenth of a second
+
+    (check_keras_archive if path.suffix == ".keras" else check)(path)
+    digests = digest_file(path)
+    name = hashlib.sha256(f"{key}\n{digests.sha256}".encode()).hexdigest()[:16]
+    return {"id": name, "size": digests.size, "sha256": digests.sha256, "crc32c": digests.crc32c}
+
+
+def _with_past(
+    committer: Committer, manifest: Manifest, template: str, past: Past, judge: Judge
+) -> tuple[Manifest, list[Checkpoint]]:
+    """Return the manifest with what it lacks of a series, and the records among that."""
+    series = manifest.of(template)
+    if series is None:
+        monitor, mode = judge.of(past)
+        series = Series(monitor=monitor, mode=mode)  # without an alias: the next writer says what a fixed name shows
+    series = committer.archive.whole(template, series)
+    known = {entry.id for entry in series.history}
+    keys = {record.key for record in series.checkpoints}
+    lines = sorted((e for e in past.history.values() if e.id not in known), key=lambda entry: entry.created)
+    new = [one for line in lines if (one := past.records.get(line.id)) is not None and one.key not in keys]
+    if not new:
+        return manifest, []
+    grown = series.with_past((*series.history, *lines), (*series.checkpoints, *new))
+    return _without_guesses(manifest.with_series(template, grown), template, {one.key for one in new}), new
+
+
+def _without_guesses(manifest: Manifest, template: str, keys: set[str]) -> Manifest:
+    """Return the manifest without records that an earlier rebuild put under a template that it had to guess."""
+    series: Mapping[str, Series] = manifest.series
+    left = {
+        name: one.without({record.id for record in one.checkpoints if record.key in keys})
+        if is_guess(name) and name != template
+        else one
+        for name, one in series.items()
+    }
+    kept = {name: one for name, one in left.items() if one.checkpoints or not is_guess(name)}
+    return manifest.model_copy(update={"series": kept})

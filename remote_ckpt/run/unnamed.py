@@ -1,0 +1,54 @@
+"""Objects that look like a run's checkpoints, and that its manifest has never named: what a lost manifest leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+
+from remote_ckpt.checkpoint import Manifest
+from remote_ckpt.commit.archive import Archive
+from remote_ckpt.location import MANIFEST_KEY, SUFFIXES, Location, Template
+from remote_ckpt.run.naming import Naming, guesses, is_guess
+from remote_ckpt.stores.base import ObjectInfo, ObjectStore
+
+MOST = 1000
+"""Objects that are looked at: one request."""
+
+
+def unnamed(
+    store: ObjectStore, location: Location, manifest: Manifest, *, most: int = MOST
+) -> dict[str, list[ObjectInfo]]:
+    """Return objects that no manifest names, by the template that has named them; sorted by their keys.
+
+    With a template in the location, those that it may have named, and no others: people keep other files beside a run.
+    Without one, those whose names have a number, by a template that is guessed; not what belongs to a run below.
+
+    Args:
+        store: The run's.
+        location: The run, perhaps with a template.
+        manifest: As it is now; what it has named once and pruned is none of these.
+        most: How many objects to look at.
+
+    Raises:
+        StoreError: The store refused.
+    """
+    template = None if location.template is None else Template(location.template)
+    naming = None if template is None else Naming.of(template)
+    if template is not None:  # a template that was guessed gives way to the true one
+        known = {name: one for name, one in manifest.series.items() if not is_guess(name) or name == template.text}
+        manifest = manifest.model_copy(update={"series": known})
+    found = {one.key: one for one in islice(store.scan(naming.prefix if naming else ""), most)}
+    fitting = [key for key in found if key.endswith(SUFFIXES) and (naming is None or naming.matches(key))]
+    if not fitting:
+        return {}
+    named = Archive(store, location).ever_named(manifest)
+    left = sorted(key for key in fitting if key not in named)
+    if template is not None:
+        return {template.text: [found[key] for key in left]} if left else {}
+    own = [key for key in left if not _is_below_another_run(key, found)]
+    return {guess: [found[key] for key in keys] for guess, keys in guesses(own).items()}
+
+
+def _is_below_another_run(key: str, keys: Collection[str]) -> bool:
+    folders = key.split("/")[:-1]
+    return any(f"{'/'.join(folders[:depth])}/{MANIFEST_KEY}" in keys for depth in range(1, len(folders) + 1))
