@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -90,3 +91,11 @@ def fast() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """No warnings: where thousands are right, keeping them takes longer than the rest."""
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from records import seal, terms
 
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.spool import Entry, Spool, Terms
+from remote_ckpt.testing.audit import Auditor
 from remote_ckpt.testing.faulty import (
     DENIED,
     EXPIRED,
@@ -105,11 +106,28 @@ def end_of_process(spool: Spool) -> None:
         owned.lock.release()
 
 
-def report(capsys: pytest.CaptureFixture[str], name: str, looks: int, found: dict[str, list[str]], count: int) -> None:
-    """Print how much was looked at; fail with the first violations of the first histories that had any."""
-    with capsys.disabled():
-        total = sum(map(len, found.values()))
-        print(f"\n{name}: {count} histories, {looks} looks at the bucket, {total} violations")
-    assert not found, "\n".join(
-        f"{history}\n    " + "\n    ".join(seen[:3]) for history, seen in list(found.items())[:10]
-    )
+@dataclass
+class Tally:
+    """Counts histories and looks, and keeps what the auditors saw."""
+
+    name: str
+    count: int = 0
+    looks: int = 0
+    found: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, history: str, auditor: Auditor) -> None:
+        """Take note of a history that has been played."""
+        self.count += 1
+        self.looks += auditor.looks
+        if auditor.violations:
+            self.found[history] = auditor.violations
+
+    def report(self, capsys: pytest.CaptureFixture[str], *, least: int = 1) -> None:
+        """Print the figures; fail with the first violations of the first histories that had any, or with too few."""
+        with capsys.disabled():
+            total = sum(map(len, self.found.values()))
+            print(f"\n{self.name}: {self.count} histories, {self.looks} looks at the bucket, {total} violations")
+        assert not self.found, f"{len(self.found)} of {self.count}:\n" + "\n".join(
+            f"{history}\n    " + "\n    ".join(seen[:3]) for history, seen in list(self.found.items())[:10]
+        )
+        assert self.count >= least, f"{self.count} histories: the check has shrunk"

@@ -25,10 +25,10 @@ from histories import (
     ROUNDS,
     WAYS,
     DiedError,
+    Tally,
     Way,
     end_of_process,
     from_call,
-    report,
 )
 from records import TEMPLATE
 from tcp_proxy import RESET, Chunk, Stall, Trouble, tcp_proxy
@@ -136,23 +136,19 @@ def plans(calls: list[Call]) -> Iterator[tuple[str, Callable[[], Plan]]]:
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_whatever_goes_wrong_at_any_step_the_bucket_holds_what_it_must(way: Way, fast: Path, capsys: Any) -> None:
     """Nothing partial, never worse, nothing confirmed lost; and all arrives in the end."""
-    found: dict[str, list[str]] = {}
-    count = looks = 0
+    tally = Tally(f"one fault, {way.name}")
     for number, (name, make) in enumerate(plans(steps(way, fast / "plain"))):
         history = History(way, MemoryStore(), fast / str(number))
-        if seen := history.play(make()):
-            found[name] = seen
-        count, looks = count + 1, looks + history.auditor.looks
-    report(capsys, f"one fault, {way.name}", looks, found, count)
+        history.play(make())
+        tally.add(name, history.auditor)
+    tally.report(capsys, least=300)
 
 
 @pytest.mark.slow
 def test_whatever_goes_wrong_again_and_again(fast: Path, capsys: Any) -> None:
     """Each call may go wrong, in any way, by chance; two machines take turns on one run."""
-    found: dict[str, list[str]] = {}
-    looks = 0
-    count = 150 * ROUNDS
-    for seed in range(count):
+    tally = Tally("faults by chance, two machines")
+    for seed in range(150 * ROUNDS):
         chance = random.Random(seed)
         way = chance.choice(WAYS)
         real = MemoryStore()
@@ -162,10 +158,8 @@ def test_whatever_goes_wrong_again_and_again(fast: Path, capsys: Any) -> None:
         for machine in machines:
             machine.auditor = auditor
         play_by_chance(machines, chance, rate)
-        if auditor.violations:
-            found[f"seed {seed} ({way.name}, {rate})"] = auditor.violations
-        looks += auditor.looks
-    report(capsys, "faults by chance, two machines", looks, found, count)
+        tally.add(f"seed {seed} ({way.name}, {rate})", auditor)
+    tally.report(capsys)
 
 
 def play_by_chance(machines: list[History], chance: random.Random, rate: float) -> None:
@@ -215,19 +209,17 @@ def play_by_chance(machines: list[History], chance: random.Random, rate: float) 
 @pytest.mark.parametrize("server", ["seaweedfs", "fake_gcs"], indirect=True)
 def test_the_same_on_a_real_store(server: Any, prefix: str, fast: Path, capsys: Any) -> None:
     """A sample of the histories above, with other requests behind each step."""
-    found: dict[str, list[str]] = {}
-    looks = 0
+    tally = Tally(f"one fault, {server.name}")
     every = [(way, name, make) for way in (FEW, BEST) for name, make in plans(steps(way, fast / f"plain {way.name}"))]
     chosen = random.Random(1).sample(every, min(len(every), 30 * ROUNDS))
     for number, (way, name, make) in enumerate(chosen):
         url = server.url(f"{prefix}/{number}")
         real = open_store(Location.parse(url), dict(server.storage_options))
         history = History(way, real, fast / str(number), url)
-        if seen := history.play(make()):
-            found[f"{way.name}: {name}"] = seen
-        looks += history.auditor.looks
+        history.play(make())
+        tally.add(f"{way.name}: {name}", history.auditor)
         real.close()
-    report(capsys, f"one fault, {server.name}", looks, found, len(chosen))
+    tally.report(capsys)
 
 
 def on_the_wire(chance: random.Random) -> Callable[[Chunk], Trouble]:
@@ -251,10 +243,8 @@ def on_the_wire(chance: random.Random) -> Callable[[Chunk], Trouble]:
 @pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
 def test_resets_stalls_and_flipped_bits_on_the_wire(server: Any, prefix: str, fast: Path, capsys: Any) -> None:
     """Between us and the server; the auditor has another line."""
-    found: dict[str, list[str]] = {}
-    looks = 0
-    count = 12 * ROUNDS
-    for seed in range(count):
+    tally = Tally("trouble on the wire")
+    for seed in range(12 * ROUNDS):
         chance = random.Random(seed)
         url = server.url(f"{prefix}/{seed}")
         real = open_store(Location.parse(url), dict(server.storage_options))
@@ -266,11 +256,9 @@ def test_resets_stalls_and_flipped_bits_on_the_wire(server: Any, prefix: str, fa
             history = History(FEW, real, fast / str(seed), url, through, proxy.mend)
             history.play(nothing_wrong)
             through.close()
-        if history.auditor.violations:
-            found[f"seed {seed}"] = history.auditor.violations
-        looks += history.auditor.looks
+        tally.add(f"seed {seed}", history.auditor)
         real.close()
-    report(capsys, "trouble on the wire", looks, found, count)
+    tally.report(capsys)
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "fake_gcs"], indirect=True)
