@@ -27,7 +27,7 @@ from remote_ckpt.testing.memory import MemoryStore
 
 PLACE = Location.parse("memory-store://run")
 RESTLESS = RetryPolicy(deadline=1.0, first_wait=0.001, longest_wait=0.002, sleep=lambda _: None)
-CHANGES = ("write", "upload", "copy", "delete")
+CHANGES = ("write", "copy", "delete")  # an upload only makes what nobody names yet
 LONG = timedelta(days=2)
 
 
@@ -180,21 +180,22 @@ def remove_manifest(world: World) -> None:
 
 def hide_manifest(world: World) -> None:
     """It is gone for a while; then somebody puts it back, over whatever a writer has begun meanwhile."""
-    world.mend = partial(_put, world, MANIFEST_KEY, world.real.read(MANIFEST_KEY, limit=1 << 20)[0])
-    remove_manifest(world)
+    if (whole := _manifest(world)) is not None:
+        world.mend = partial(_put, world, MANIFEST_KEY, whole)
+        remove_manifest(world)
 
 
 def roll_back(world: World, by: int) -> None:
     """An older version is put back, of so many commits ago; the first, if there were fewer."""
-    _put(world, MANIFEST_KEY, world.past[max(len(world.past) - 1 - by, 0)])
+    if world.past:
+        _put(world, MANIFEST_KEY, world.past[max(len(world.past) - 1 - by, 0)])
 
 
 def tear_manifest(world: World) -> None:
     """Half of it is there until the copy is complete."""
-    whole, _ = world.real.read(MANIFEST_KEY, limit=1 << 20)
-    torn = whole[: len(whole) // 2]
-    _put(world, MANIFEST_KEY, torn)
-    world.mend = partial(_put, world, MANIFEST_KEY, whole)
+    if (whole := _manifest(world)) is not None:
+        world.mend = partial(_put, world, MANIFEST_KEY, whole)
+        _put(world, MANIFEST_KEY, whole[: len(whole) // 2])
 
 
 def take_objects(world: World, wanted: Callable[[World, str], bool]) -> None:
@@ -249,6 +250,13 @@ TAMPERINGS = (
     Danger("an older manifest comes long before its objects", copy_half),
     Danger("another server answers for long", be_elsewhere),
 )
+
+
+def _manifest(world: World) -> bytes | None:
+    try:
+        return world.real.read(MANIFEST_KEY, limit=1 << 20)[0]
+    except ObjectNotFoundError:
+        return None
 
 
 def _put(world: World, key: str, data: bytes) -> None:

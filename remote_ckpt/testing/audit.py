@@ -23,11 +23,11 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from remote_ckpt.checkpoint import Checkpoint, Series
+from remote_ckpt.checkpoint import Checkpoint, Entry, Series
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import InvalidRequestError, ManifestError, ObjectNotFoundError
 from remote_ckpt.location import Location
-from remote_ckpt.policy import is_better
+from remote_ckpt.policy import best_of, is_better
 from remote_ckpt.stores.base import ObjectStore
 
 _OF_NOTHING = "of nothing"
@@ -111,6 +111,7 @@ class Auditor:
             for name, one in series.items():
                 self._check_history(name, one)
                 self._check_best(name, one)
+                self._check_latest(name, one)
                 self._check_objects(name, one)
             self._check_confirmed({entry.id for one in series.values() for entry in one.history})
 
@@ -144,21 +145,36 @@ class Auditor:
         self.committed[name] = now
 
     def _check_best(self, name: str, series: Series) -> None:
-        missing = {record.id for record in series.checkpoints if is_marked_missing(record)}
-        counting = [entry for entry in series.history if entry.id not in missing]
-        best = series.find("best")
+        """Compare the best with the records that count, and all records with the scores of those that were pruned.
+
+        What is missing counts for nothing, but is not forgotten: what it had outdone does not come back in its place.
+        """
+        held = {record.id: record for record in series.checkpoints}
+        best, top = series.find("best"), held.get(best_of(series.checkpoints, series.mode) or "")
         score = best.score if best else None
-        for entry in counting:
-            if is_better(entry.score, score, series.mode):
-                self._note(f"the best of {name} is {score}, though {entry.id} with {entry.score} was committed")
-                break
+
+        def stands_out(one: Checkpoint | Entry) -> bool:
+            record = held.get(one.id)
+            if record is None:
+                return is_better(one.score, top.score if top else None, series.mode)
+            return not is_marked_missing(record) and is_better(one.score, score, series.mode)
+
+        above = next(filter(stands_out, series.history), None)
+        if above is not None:
+            self._note(f"the best of {name} is {score}, though {above.id} with {above.score} was committed")
         before = self._best.get(name)
-        if before is not None and before.id not in missing and is_better(before.score, score, series.mode):
+        if before is not None and stands_out(before):
             self._note(f"the best of {name} went from {before.score} to {score}")
-        latest, newest = series.find("latest"), max((entry.created for entry in counting), default=None)
-        if newest is not None and (latest is None or latest.created != newest):
-            self._note(f"the latest of {name} is not the one captured last")
         self._best[name] = best
+
+    def _check_latest(self, name: str, series: Series) -> None:
+        """Likewise."""
+        times = [record.created for record in series.checkpoints if not is_marked_missing(record)]
+        latest, last = series.find("latest"), max((record.created for record in series.checkpoints), default=None)
+        if (latest.created if latest else None) != max(times, default=None) or any(
+            last is None or entry.created > last for entry in series.history
+        ):
+            self._note(f"the latest of {name} is not the one captured last")
 
     def _check_objects(self, name: str, series: Series) -> None:
         for record in series.checkpoints:
