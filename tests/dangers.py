@@ -247,6 +247,7 @@ TAMPERINGS = (
     Danger("half of the manifest is there for long", tear_manifest),
     Danger("the objects come three calls later", partial(take_objects, wanted=but_the_fixed_name), lasts=3),
     Danger("the objects come long after", partial(take_objects, wanted=but_the_fixed_name)),
+    Danger("the objects and the fixed name come long after", partial(take_objects, wanted=every_object)),
     Danger("the best is away for long", partial(take_objects, wanted=the_best)),
     Danger("an older manifest comes long before its objects", copy_half),
     Danger("another server answers for long", be_elsewhere),

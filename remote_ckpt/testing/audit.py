@@ -113,7 +113,7 @@ class Auditor:
                 self._check_best(name, one)
                 self._check_latest(name, one)
                 self._check_objects(name, one)
-            self._check_confirmed({entry.id for one in series.values() for entry in one.history})
+            self._check_confirmed(series)
 
     def look_at_rest(self) -> None:
         """Look when no writer is at work: then also each fixed name shows what it must, and nothing else is there."""
@@ -183,19 +183,25 @@ class Auditor:
                 self._taken.discard(record.key)
                 if is_marked_missing(record) and not self._is_excused():
                     self._note(f"{record.key} is marked missing, and is there")
-            elif found == _OF_NOTHING and (is_marked_missing(record) or self._was_taken(series, record)):
+            elif (is_marked_missing(record) and self._was_tampered) or (found == _OF_NOTHING and self._was_taken(series, record)):
                 continue
             elif self._is_named_still(name, record):
                 self._note(f"{record.key} is named, and what is there has the digest {found}, not {record.sha256}")
 
-    def _check_confirmed(self, known: set[str]) -> None:
-        for lost in self._confirmed.keys() - known:
-            record, writer = self._confirmed[lost]
-            if self._was_tampered and not (
-                self._has_noticed(writer) and self._verified_digest(record) == record.sha256
-            ):
+    def _check_confirmed(self, series: dict[str, Series]) -> None:
+        known = {entry.id for one in series.values() for entry in one.history}
+        for record, writer in self._confirmed.values():
+            if self._was_tampered and not (self._has_noticed(writer) and self._is_whole(record)):
                 continue
-            self._note(f"{lost} was confirmed and is not in the manifest")
+            one = series.get(record.series)
+            best = one.find("best") if one else None
+            if record.id not in known:
+                self._note(f"{record.id} was confirmed and is not in the manifest")
+            elif one and is_better(record.score, best.score if best else None, one.mode) and self._is_whole(record):
+                self._note(f"{record.id} with {record.score} was confirmed and is there, and is not the best")
+
+    def _is_whole(self, record: Checkpoint) -> bool:
+        return self._verified_digest(record) == record.sha256
 
     def _was_taken(self, series: Series, record: Checkpoint) -> bool:
         """Return whether an object is gone by tampering, and its record does not pass for one to load."""

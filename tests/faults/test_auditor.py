@@ -212,6 +212,24 @@ def test_what_a_living_writer_had_confirmed_must_be_back_after_its_next_commits(
     assert [text.split(": ")[1] for text in auditor.violations] == ["id1 was confirmed and is not in the manifest"]
 
 
+def test_a_best_worse_than_what_a_living_writer_confirmed_is_seen(auditor, publish, store):
+    """Also where the history has it, and its record was dropped, though its object is there."""
+    auditor.confirm(publish(0, 0.3), "a")
+    auditor.confirm(publish(1, 0.2), "b")
+
+    def forget(manifest, series):
+        series.update(best="id1", checkpoints=series["checkpoints"][1:])
+
+    rewrite(store, forget)
+    auditor.look()
+    assert auditor.violations == []
+    store.delete("w-01.weights.h5")
+    rewrite(store, lambda manifest, series: series["checkpoints"][0].update(missing=True, id="id1"))
+    rewrite(store, lambda manifest, series: series.update(best=None, latest=None))
+    auditor.look()
+    assert "id0 with 0.3 was confirmed and is there, and is not the best" in " / ".join(auditor.violations)
+
+
 def test_another_writers_commits_do_not_bring_it_back(auditor, publish, store):
     """Each has only what itself remembers."""
     tampered_run(auditor, publish, store)
@@ -271,12 +289,24 @@ def test_a_record_that_is_marked_missing_counts_for_nothing_until_it_is_back(aud
         series["best"] = "id1"
 
     store.delete("w-00.weights.h5")
+    auditor.tampered()
     rewrite(store, mark)
-    auditor.look()
+    for _ in range(2):
+        auditor.confirm(publish(2, 0.7), "a")
+        auditor.look()
     assert auditor.violations == []
     store.write("w-00.weights.h5", b"0", expect=Expect.ABSENT)
     auditor.look()
     assert "w-00.weights.h5 is marked missing, and is there" in auditor.violations[0]
+
+
+def test_a_record_that_is_marked_missing_though_nobody_tampered_is_seen(auditor, publish, store):
+    """It was ours who deleted the object."""
+    publish(0, 0.3)
+    store.delete("w-00.weights.h5")
+    rewrite(store, lambda manifest, series: series["checkpoints"][0].update(missing=True))
+    auditor.look()
+    assert "w-00.weights.h5 is named, and what is there" in " / ".join(auditor.violations)
 
 
 def test_other_bytes_are_never_excused(auditor, publish, store):
