@@ -183,9 +183,7 @@ class Auditor:
                 self._taken.discard(record.key)
                 if is_marked_missing(record) and not self._is_excused():
                     self._note(f"{record.key} is marked missing, and is there")
-            elif (is_marked_missing(record) and self._was_tampered) or (found == _OF_NOTHING and self._was_taken(series, record)):
-                continue
-            elif self._is_named_still(name, record):
+            elif not self._was_taken(series, record, found) and self._is_named_still(name, record):
                 self._note(f"{record.key} is named, and what is there has the digest {found}, not {record.sha256}")
 
     def _check_confirmed(self, series: dict[str, Series]) -> None:
@@ -203,8 +201,10 @@ class Auditor:
     def _is_whole(self, record: Checkpoint) -> bool:
         return self._verified_digest(record) == record.sha256
 
-    def _was_taken(self, series: Series, record: Checkpoint) -> bool:
+    def _was_taken(self, series: Series, record: Checkpoint, found: str) -> bool:
         """Return whether an object is gone by tampering, and its record does not pass for one to load."""
+        if not self._was_tampered or is_marked_missing(record) or found != _OF_NOTHING:
+            return self._was_tampered and is_marked_missing(record)
         if self._is_excused():
             self._taken.add(record.key)
             return True
