@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -88,3 +89,20 @@ def server(request: pytest.FixtureRequest, get_server: Callable[[str], Server]) 
 def prefix(request: pytest.FixtureRequest) -> str:
     """A key prefix that no other test uses, without slashes at its ends."""
     return f"{re.sub(r'[^a-zA-Z0-9]+', '-', request.node.name).strip('-')[:60]}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def fast() -> Iterator[Path]:
+    """A folder in memory where there is one: what is tested here is not the disk."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """No warnings: where thousands are right, keeping them takes longer than the rest."""
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)

@@ -147,6 +147,12 @@ class MemoryStore(ObjectStore):
     def reconnect(self) -> None:
         """Do nothing: there is no session."""
 
+    def age(self, by: timedelta) -> None:
+        """Let time pass for all that is there now: each object was changed longer ago by `by`."""
+        with self._lock:
+            for key, found in self._objects.items():
+                self._objects[key] = found._replace(modified=found.modified - by)
+
     def _get(self, key: str) -> _Object:
         with self._lock:
             found = self._objects.get(key)

@@ -178,6 +178,146 @@ def test_what_no_manifest_names_is_listed(auditor, publish, store):
     assert auditor.unnamed() == ["w-99.weights.h5"]
 
 
+def tampered_run(auditor, publish, store):
+    """Two checkpoints of a writer, and then the manifest as it was after the first."""
+    auditor.confirm(publish(0, 0.5), "a")
+    before, _ = store.read(MANIFEST_KEY, limit=1 << 20)
+    auditor.confirm(publish(1, 0.3), "a")
+    auditor.look()
+    replace(store, MANIFEST_KEY, before)
+    auditor.tampered()
+
+
+def test_what_a_tampering_took_is_no_violation_at_first(auditor, publish, store):
+    """Whether the revision went back, or all of the manifest went, or half of it."""
+    tampered_run(auditor, publish, store)
+    auditor.look()
+    replace(store, MANIFEST_KEY, b"{")
+    auditor.tampered()
+    auditor.look()
+    store.delete(MANIFEST_KEY)
+    auditor.tampered()
+    auditor.look()
+    assert auditor.violations == []
+
+
+def test_what_a_living_writer_had_confirmed_must_be_back_after_its_next_commits(auditor, publish, store):
+    """One commit may have been under way; the second has seen the tampering."""
+    tampered_run(auditor, publish, store)
+    auditor.confirm(publish(2, 0.7), "a")
+    auditor.look()
+    assert auditor.violations == []
+    auditor.confirm(publish(3, 0.7), "a")
+    auditor.look()
+    assert [text.split(": ")[1] for text in auditor.violations] == ["id1 was confirmed and is not in the manifest"]
+
+
+def test_a_best_worse_than_what_a_living_writer_confirmed_is_seen(auditor, publish, store):
+    """Also where the history has it, and its record was dropped, though its object is there."""
+    auditor.confirm(publish(0, 0.3), "a")
+    auditor.confirm(publish(1, 0.2), "b")
+
+    def forget(manifest, series):
+        series.update(best="id1", checkpoints=series["checkpoints"][1:])
+
+    rewrite(store, forget)
+    auditor.look()
+    assert auditor.violations == []
+    store.delete("w-01.weights.h5")
+    rewrite(store, lambda manifest, series: series["checkpoints"][0].update(missing=True, id="id1"))
+    rewrite(store, lambda manifest, series: series.update(best=None, latest=None))
+    auditor.look()
+    assert "id0 with 0.3 was confirmed and is there, and is not the best" in " / ".join(auditor.violations)
+
+
+def test_another_writers_commits_do_not_bring_it_back(auditor, publish, store):
+    """Each has only what itself remembers."""
+    tampered_run(auditor, publish, store)
+    for number in (2, 3, 4):
+        auditor.confirm(publish(number, 0.7), "b")
+    auditor.look()
+    assert auditor.violations == []
+
+
+def test_what_a_dead_writer_had_confirmed_may_stay_lost(auditor, publish, store):
+    """It died before or after the tampering; nobody remembers."""
+    auditor.confirm(publish(7, 0.5), "before")
+    auditor.died("before")
+    auditor.confirm(publish(8, 0.5), "after")
+    store.delete(MANIFEST_KEY)
+    auditor.tampered()
+    auditor.died("after")
+    for number in (2, 3):
+        auditor.confirm(publish(number, 0.7), "a")
+    auditor.look()
+    assert auditor.violations == []
+
+
+def test_what_lost_its_object_in_a_tampering_need_not_come_back(auditor, publish, store):
+    """There is nothing to name."""
+    tampered_run(auditor, publish, store)
+    store.delete("w-01.weights.h5")
+    for number in (2, 3):
+        auditor.confirm(publish(number, 0.7), "a")
+    auditor.look()
+    assert auditor.violations == []
+
+
+def test_a_best_whose_object_was_taken_must_not_stay_the_best(auditor, publish, store):
+    """Once a writer has committed; other records may name what was taken, until it comes back."""
+    records = [publish(number, score) for number, score in enumerate((0.5, 0.3, 0.4))]
+    for record in records[:2]:
+        store.delete(record.key)
+    auditor.tampered()
+    auditor.look()
+    assert auditor.violations == []
+    for record in records[:2]:
+        auditor.confirm(record, "a")
+    auditor.look()
+    assert len(auditor.violations) == 1
+    assert "w-01.weights.h5 is named" in auditor.violations[0]
+
+
+def test_a_record_that_is_marked_missing_counts_for_nothing_until_it_is_back(auditor, publish, store):
+    """Its score is beaten by no one, and when its object is there the mark is wrong."""
+    for number, score in enumerate((0.3, 0.5)):
+        auditor.confirm(publish(number, score), "a")
+    auditor.look()
+
+    def mark(manifest, series):
+        series["checkpoints"][0]["missing"] = True
+        series["best"] = "id1"
+
+    store.delete("w-00.weights.h5")
+    auditor.tampered()
+    rewrite(store, mark)
+    for _ in range(2):
+        auditor.confirm(publish(2, 0.7), "a")
+        auditor.look()
+    assert auditor.violations == []
+    store.write("w-00.weights.h5", b"0", expect=Expect.ABSENT)
+    auditor.look()
+    assert "w-00.weights.h5 is marked missing, and is there" in auditor.violations[0]
+
+
+def test_a_record_that_is_marked_missing_though_nobody_tampered_is_seen(auditor, publish, store):
+    """It was ours who deleted the object."""
+    publish(0, 0.3)
+    store.delete("w-00.weights.h5")
+    rewrite(store, lambda manifest, series: series["checkpoints"][0].update(missing=True))
+    auditor.look()
+    assert "w-00.weights.h5 is named, and what is there" in " / ".join(auditor.violations)
+
+
+def test_other_bytes_are_never_excused(auditor, publish, store):
+    """Whoever put them there."""
+    auditor.confirm(publish(0, 0.5), "a")
+    replace(store, "w-00.weights.h5", b"x")
+    auditor.tampered()
+    auditor.look()
+    assert "is named, and what is there" in auditor.violations[0]
+
+
 @pytest.mark.parametrize("broken", ["commits first", "writes blindly"])
 def test_a_pipeline_with_a_bug_is_caught(broken, tmp_path, monkeypatch):
     """The bugs that the promises are about, put into our own pipeline: the auditor is not blind to them."""

@@ -7,104 +7,43 @@ and at last a new process without faults publishes what is left. An auditor look
 from __future__ import annotations
 
 import itertools
-import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from records import TEMPLATE, seal, terms
+from histories import (
+    ALL,
+    BEST,
+    FAULTS,
+    FEW,
+    NEVER,
+    ONLY,
+    QUICK,
+    ROUNDS,
+    WAYS,
+    DiedError,
+    Tally,
+    Way,
+    end_of_process,
+    from_call,
+)
+from records import TEMPLATE
 from tcp_proxy import RESET, Chunk, Stall, Trouble, tcp_proxy
 
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import RemoteCkptError
 from remote_ckpt.location import Location
 from remote_ckpt.publish import Publisher
-from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Entry, Spool, Terms
+from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectStore, Transfer, TransferReport, open_store
 from remote_ckpt.stores.retrying import Retrying
 from remote_ckpt.testing.audit import Auditor
-from remote_ckpt.testing.faulty import (
-    DENIED,
-    EXPIRED,
-    UNAVAILABLE,
-    Call,
-    Fault,
-    FaultyStore,
-    Hang,
-    LoseAnswer,
-    Plan,
-    Slow,
-    Stale,
-    Truncate,
-    nothing_wrong,
-)
+from remote_ckpt.testing.faulty import UNAVAILABLE, Call, Fault, FaultyStore, Plan, nothing_wrong
 from remote_ckpt.testing.memory import MemoryStore
-
-ROUNDS = int(os.environ.get("REMOTE_CKPT_LONG", "1"))
-QUICK = RetryPolicy(deadline=0.03, first_wait=0.001, longest_wait=0.002)
-FIXED = "best.weights.h5"
-NEVER = 10**9
-
-
-class DiedError(BaseException):
-    """The process ends here; nothing in it may catch this."""
-
-
-def die(call: Call, act: Callable[[], Any]) -> Any:
-    raise DiedError
-
-
-def do_and_die(call: Call, act: Callable[[], Any]) -> Any:
-    act()
-    raise DiedError
-
-
-FAULTS: dict[str, Fault] = {
-    "unavailable": UNAVAILABLE,
-    "answer lost": LoseAnswer(),
-    "denied": DENIED,
-    "expired": EXPIRED,
-    "hangs, not done": Hang(0.001),
-    "hangs, done": Hang(0.001, done=True),
-    "slow": Slow(0.001),
-    "truncated": Truncate(),
-    "stale": Stale(),
-    "dies before": die,
-    "dies after": do_and_die,
-}
-READS = ("read", "stat")
-ONLY = {"truncated": ("read",), "stale": READS}
-
-
-@dataclass(frozen=True)
-class Way:
-    """How checkpoints are kept: what differs between histories' pipelines."""
-
-    name: str
-    rules: Terms
-    fixed: bool = False
-    scores: tuple[float, ...] = (0.5, 0.7, 0.3)
-
-    def seal(self, spool: Spool, number: int, score: float) -> Entry:
-        if not self.fixed:
-            return seal(spool, number, score, rules=self.rules)
-        key = f".remote_ckpt/best-{number}.weights.h5"
-        return seal(spool, number, score, rules=self.rules, series=FIXED, key=key)
-
-
-ALL = Way("all are kept", terms())
-FEW = Way("few are kept", terms(keep_best=1, keep_last=1))
-BEST = Way(
-    "one file, the best", terms(alias="best", keep_best=1, keep_last=1), fixed=True, scores=(0.5, 0.3, float("nan"))
-)
-WAYS = (ALL, FEW, BEST)
 
 
 @dataclass
@@ -148,7 +87,7 @@ class History:
                 self.auditor.confirm(entry.record)
         except DiedError:
             pass
-        spool._own.lock.release()  # as the kernel does when a process ends
+        end_of_process(spool)
         self.store.plan = nothing_wrong
         self.mend()
         return self.recover(entries)
@@ -167,33 +106,9 @@ class History:
         return self.auditor.violations
 
 
-def from_call(number: int, times: int, fault: Fault, name: str) -> Plan:
-    """The fault from the call of this number on, for so many calls of the same verb."""
-    state: dict[str, Any] = {"verb": None, "left": times}
-
-    def plan(call: Call) -> Fault | None:
-        if call.number == number:
-            state["verb"] = call.verb
-        if state["verb"] != call.verb or not state["left"]:
-            return None
-        state["left"] -= 1
-        return fault
-
-    return plan
-
-
 def storm(number: int, times: int) -> Plan:
     """Nothing works from that call on, for so many calls."""
     return lambda call: UNAVAILABLE if number <= call.number < number + times else None
-
-
-@pytest.fixture
-def fast() -> Iterator[Path]:
-    """A folder in memory where there is one: what is tested here is not the disk."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def steps(way: Way, folder: Path) -> list[Call]:
@@ -211,42 +126,29 @@ def plans(calls: list[Call]) -> Iterator[tuple[str, Callable[[], Plan]]]:
         often = {1: "once", 2: "twice"}.get(times, "until mended")
         yield (
             f"{call.verb} {call.key!r} ({call.number}): {name}, {often}",
-            lambda c=call, f=fault, n=name, t=times: from_call(c.number, t, f, n),
+            lambda c=call, f=fault, t=times: from_call(c.number, t, f),
         )
     for call, times in itertools.product(calls, (5, NEVER)):
         yield f"storm of {times} from {call.number}", lambda c=call, t=times: storm(c.number, t)
-
-
-def report(capsys: pytest.CaptureFixture[str], name: str, looks: int, found: dict[str, list[str]], count: int) -> None:
-    with capsys.disabled():
-        total = sum(map(len, found.values()))
-        print(f"\n{name}: {count} histories, {looks} looks at the bucket, {total} violations")
-    assert not found, "\n".join(
-        f"{history}\n    " + "\n    ".join(seen[:3]) for history, seen in list(found.items())[:10]
-    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_whatever_goes_wrong_at_any_step_the_bucket_holds_what_it_must(way: Way, fast: Path, capsys: Any) -> None:
     """Nothing partial, never worse, nothing confirmed lost; and all arrives in the end."""
-    found: dict[str, list[str]] = {}
-    count = looks = 0
+    tally = Tally(f"one fault, {way.name}")
     for number, (name, make) in enumerate(plans(steps(way, fast / "plain"))):
         history = History(way, MemoryStore(), fast / str(number))
-        if seen := history.play(make()):
-            found[name] = seen
-        count, looks = count + 1, looks + history.auditor.looks
-    report(capsys, f"one fault, {way.name}", looks, found, count)
+        history.play(make())
+        tally.add(name, history.auditor)
+    tally.report(capsys, least=300)
 
 
 @pytest.mark.slow
 def test_whatever_goes_wrong_again_and_again(fast: Path, capsys: Any) -> None:
     """Each call may go wrong, in any way, by chance; two machines take turns on one run."""
-    found: dict[str, list[str]] = {}
-    looks = 0
-    count = 150 * ROUNDS
-    for seed in range(count):
+    tally = Tally("faults by chance, two machines")
+    for seed in range(150 * ROUNDS):
         chance = random.Random(seed)
         way = chance.choice(WAYS)
         real = MemoryStore()
@@ -256,10 +158,8 @@ def test_whatever_goes_wrong_again_and_again(fast: Path, capsys: Any) -> None:
         for machine in machines:
             machine.auditor = auditor
         play_by_chance(machines, chance, rate)
-        if auditor.violations:
-            found[f"seed {seed} ({way.name}, {rate})"] = auditor.violations
-        looks += auditor.looks
-    report(capsys, "faults by chance, two machines", looks, found, count)
+        tally.add(f"seed {seed} ({way.name}, {rate})", auditor)
+    tally.report(capsys)
 
 
 def play_by_chance(machines: list[History], chance: random.Random, rate: float) -> None:
@@ -295,12 +195,11 @@ def play_by_chance(machines: list[History], chance: random.Random, rate: float) 
                 waiting[which].remove(entry)
                 machine.auditor.confirm(entry.record)
         except DiedError:
-            for owned in (*spool._adopted, spool._own):
-                owned.lock.release()
+            end_of_process(spool)
             spools[which] = None
     for spool, machine in zip(spools, machines, strict=True):
-        for owned in (*spool._adopted, spool._own) if spool else ():
-            owned.lock.release()
+        if spool:
+            end_of_process(spool)
         machine.store.plan = nothing_wrong
     for machine in machines:
         machine.recover(entries if machine is machines[-1] else [])
@@ -310,19 +209,17 @@ def play_by_chance(machines: list[History], chance: random.Random, rate: float) 
 @pytest.mark.parametrize("server", ["seaweedfs", "fake_gcs"], indirect=True)
 def test_the_same_on_a_real_store(server: Any, prefix: str, fast: Path, capsys: Any) -> None:
     """A sample of the histories above, with other requests behind each step."""
-    found: dict[str, list[str]] = {}
-    looks = 0
+    tally = Tally(f"one fault, {server.name}")
     every = [(way, name, make) for way in (FEW, BEST) for name, make in plans(steps(way, fast / f"plain {way.name}"))]
     chosen = random.Random(1).sample(every, min(len(every), 30 * ROUNDS))
     for number, (way, name, make) in enumerate(chosen):
         url = server.url(f"{prefix}/{number}")
         real = open_store(Location.parse(url), dict(server.storage_options))
         history = History(way, real, fast / str(number), url)
-        if seen := history.play(make()):
-            found[f"{way.name}: {name}"] = seen
-        looks += history.auditor.looks
+        history.play(make())
+        tally.add(f"{way.name}: {name}", history.auditor)
         real.close()
-    report(capsys, f"one fault, {server.name}", looks, found, len(chosen))
+    tally.report(capsys)
 
 
 def on_the_wire(chance: random.Random) -> Callable[[Chunk], Trouble]:
@@ -346,10 +243,8 @@ def on_the_wire(chance: random.Random) -> Callable[[Chunk], Trouble]:
 @pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
 def test_resets_stalls_and_flipped_bits_on_the_wire(server: Any, prefix: str, fast: Path, capsys: Any) -> None:
     """Between us and the server; the auditor has another line."""
-    found: dict[str, list[str]] = {}
-    looks = 0
-    count = 12 * ROUNDS
-    for seed in range(count):
+    tally = Tally("trouble on the wire")
+    for seed in range(12 * ROUNDS):
         chance = random.Random(seed)
         url = server.url(f"{prefix}/{seed}")
         real = open_store(Location.parse(url), dict(server.storage_options))
@@ -361,11 +256,9 @@ def test_resets_stalls_and_flipped_bits_on_the_wire(server: Any, prefix: str, fa
             history = History(FEW, real, fast / str(seed), url, through, proxy.mend)
             history.play(nothing_wrong)
             through.close()
-        if history.auditor.violations:
-            found[f"seed {seed}"] = history.auditor.violations
-        looks += history.auditor.looks
+        tally.add(f"seed {seed}", history.auditor)
         real.close()
-    report(capsys, "trouble on the wire", looks, found, count)
+    tally.report(capsys)
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "fake_gcs"], indirect=True)
