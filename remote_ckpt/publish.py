@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from remote_ckpt.blame import Blame, blame
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
 from remote_ckpt.commit import Commit, Committer
 from remote_ckpt.errors import (
@@ -15,6 +16,7 @@ from remote_ckpt.errors import (
     ManifestError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    SaveFailedError,
     StoreError,
 )
 from remote_ckpt.location import HIDDEN, Location, Template
@@ -82,7 +84,7 @@ class Publisher:
             record = self._upload(entry, report, progress)
         commit = self.committer.commit(record, entry.terms, entry.blocks)
         if commit.series.alias:
-            self._show(commit.series, record.series)
+            commit = replace(commit, problem=self._shown(commit.series, record))
         self._delete(commit.pruned, commit.manifest)
         try:
             entry.drop()
@@ -152,6 +154,22 @@ class Publisher:
         except ObjectNotFoundError:
             return True
         return False
+
+    def _shown(self, series: Series, record: Checkpoint) -> Exception | None:
+        """Renew the fixed name; return why that is refused. The checkpoint is in the bucket either way.
+
+        What passes by itself is raised: the entry is published again, which costs a look at the manifest.
+        """
+        try:
+            self._show(series, record.series)
+        except (StoreError, ManifestError) as exc:
+            if blame(exc, self.committer) is Blame.RUN:
+                raise
+            return SaveFailedError(
+                f"{self.location.url(record.series)} could not be renewed; the checkpoint itself is in the bucket, as "
+                f"{record.url or self.location.url(record.key)}, and the next one tries again. {exc}"
+            )
+        return None
 
     def _show(self, series: Series, name: str) -> None:
         """Copy the best (or the latest) to the series' fixed name, in the store.
