@@ -17,6 +17,7 @@ from remote_ckpt.errors import (
     SignatureError,
     StoreError,
 )
+from remote_ckpt.logs import make_sturdy
 
 if TYPE_CHECKING:
     from remote_ckpt.callback import RemoteModelCheckpoint
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from remote_ckpt.run import Run, load_best, load_latest
     from remote_ckpt.run.below import FoundRun, find_runs
     from remote_ckpt.stores import Transfer
+
+make_sturdy("remote_ckpt")
 
 _LAZY = {
     "Checkpoint": "checkpoint",

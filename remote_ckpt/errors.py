@@ -14,6 +14,8 @@
     │   └── SpoolFullError                    the disk, or the spool's limit, is full
     ├── DrainError (TimeoutError)             flush or close ended with checkpoints not yet in the bucket
     ├── SaveFailedError                       a background save failed; told by flush, or by on_error="raise"
+    ├── WriterStateError (RuntimeError)       a writer was used before it was opened, or after it was closed
+    ├── CopyError (TypeError)                 a thing with threads and locks of its own cannot be copied or pickled
     ├── CommitConflictError                   other writers won every round until the time was up
     ├── CommitOutcomeUnknownError             the last answer was lost; the commit may have happened
     └── StoreError                            an object store said no, or nothing
@@ -85,6 +87,14 @@ class DrainError(RemoteCkptError, TimeoutError):
 
 class SaveFailedError(RemoteCkptError):
     """A checkpoint was lost, or with `on_error="raise"` could not be published yet; `__cause__` says why."""
+
+
+class WriterStateError(RemoteCkptError, RuntimeError):
+    """A writer was used before it was opened, after it was closed, or in a forked process. Nothing was done."""
+
+
+class CopyError(RemoteCkptError, TypeError):
+    """A thing that has threads and locks of its own cannot be copied or pickled; the message names what can be."""
 
 
 class CommitConflictError(RemoteCkptError):

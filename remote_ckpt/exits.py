@@ -10,44 +10,47 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread  # noqa: F401 - registers its own hook first; see above
-import contextlib
 import os
 import threading
 import time
-import weakref
 from typing import Protocol
+
+from remote_ckpt.logs import print_error
 
 EXIT_TIMEOUT = 60.0
 """Seconds that an interpreter which is about to end waits for uploads; `REMOTE_CKPT_EXIT_TIMEOUT` overrides it."""
 
 
 class Drainable(Protocol):
-    """Something with work under way."""
+    """Something with work under way. It should hold no model: it is kept alive until it is unregistered."""
 
     def drain_at_exit(self, timeout: float) -> None:
         """Finish what can be finished within `timeout` seconds, and say what is left."""
 
+    def left(self) -> str:
+        """Return what is left and where it waits; empty when nothing is."""
 
-_open: weakref.WeakSet[Drainable] = weakref.WeakSet()
+
+_open: set[Drainable] = set()
 _registered_by: int | None = None
 
 
-def register(writer: Drainable) -> None:
-    """See to it that `writer` is drained before this process's interpreter ends."""
+def register(work: Drainable) -> None:
+    """See to it that `work` is drained before this process's interpreter ends, whoever still refers to it."""
     global _registered_by
-    if _registered_by != os.getpid():  # a forked child has inherited the hook, and writers that are not its own
+    if _registered_by != os.getpid():  # a forked child has inherited the hook, and work that is not its own
         first = _registered_by is None
         _registered_by = os.getpid()
         _open.clear()
         if first:
             hook = getattr(threading, "_register_atexit", atexit.register)
             hook(_drain_all)
-    _open.add(writer)
+    _open.add(work)
 
 
-def unregister(writer: Drainable) -> None:
-    """Forget `writer`, which has been closed."""
-    _open.discard(writer)
+def unregister(work: Drainable) -> None:
+    """Forget `work`, which is over."""
+    _open.discard(work)
 
 
 def exit_timeout() -> float:
@@ -59,9 +62,13 @@ def exit_timeout() -> float:
 
 
 def _drain_all() -> None:
+    """Drain all work within one limit of time; Ctrl-C ends the waiting for all of it."""
     if _registered_by != os.getpid():
         return
-    deadline = time.monotonic() + exit_timeout()  # for all of them together
-    for writer in list(_open):
-        with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C ends the waiting
-            writer.drain_at_exit(max(0.0, deadline - time.monotonic()))
+    deadline = time.monotonic() + exit_timeout()
+    everything = list(_open)
+    try:
+        for work in everything:
+            work.drain_at_exit(max(0.0, deadline - time.monotonic()))
+    except KeyboardInterrupt:
+        print_error("stopped waiting." + "".join(work.left() for work in everything))

@@ -11,7 +11,9 @@ At most one snapshot waits while another is written. What happens to a third dep
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,14 +23,23 @@ from pathlib import Path
 from typing import Protocol
 
 from remote_ckpt.alive import BEAT
+from remote_ckpt.blame import Blame, blame
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.commit import Commit
-from remote_ckpt.errors import CorruptCheckpointError, DrainError, RemoteCkptError, SpoolFullError
+from remote_ckpt.errors import (
+    CorruptCheckpointError,
+    DrainError,
+    RemoteCkptError,
+    SpoolFullError,
+    WriterStateError,
+)
+from remote_ckpt.leftovers import Leftovers, count
 from remote_ckpt.policy import Mode, is_better
 from remote_ckpt.publish import Publisher
 from remote_ckpt.spool import Entry, Spool, Terms
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import Digests
+from remote_ckpt.threads import keep_at
 
 log = logging.getLogger("remote_ckpt")
 
@@ -74,10 +85,15 @@ class Pipeline:
 
     One checkpoint may be urgent: no other takes its place, and no other is begun to be uploaded before it is.
 
+    One that is refused for its own sake steps aside for those behind it. It stays in the spool, and is not tried again
+    by this pipeline; `blame` decides. What stands in the spool when the threads end is anybody's to recover.
+
     Attributes:
         best_durable: Score of the best checkpoint in the bucket, as far as this process knows.
         failure: Why the last attempt to publish failed; None after a success.
+        refused: Why a checkpoint was last refused for good; it stays in the spool.
         lost: Why a checkpoint was last lost for good: never sealed, dropped for room, or vanished from the spool.
+        at_end: Called once the threads have ended, from the last of them.
     """
 
     spool: Spool
@@ -88,7 +104,9 @@ class Pipeline:
     on_published: Callable[[Checkpoint, bool], None]
     best_durable: float | None = None
     failure: Exception | None = None
+    refused: Exception | None = None
     lost: Exception | None = None
+    at_end: Callable[[], None] | None = None
     _jobs: deque[Job] = field(default_factory=deque)
     _sealing: Job | None = None
     _entries: deque[Entry] = field(default_factory=deque)
@@ -97,8 +115,13 @@ class Pipeline:
     _hopes: dict[str, float | None] = field(default_factory=dict)
     _captured: dict[str, float] = field(default_factory=dict)
     _resting_until: float = 0.0
-    _kind_lost: type[Exception] | None = None
+    _not_before: dict[str, float] = field(default_factory=dict)
+    _refusals: dict[str, Exception] = field(default_factory=dict)
+    _kind_lost: type[BaseException] | None = None
+    _raised: list[Exception] = field(default_factory=list)
     _stopping: bool = False
+    _retiring: bool = False
+    _living: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -121,13 +144,19 @@ class Pipeline:
         return len(self._jobs) + bool(self._sealing) + len(self._entries) + bool(self._publishing)
 
     def submit(self, capture: Callable[[], Job], *, urgent: bool = False) -> None:
-        """Capture a model and queue it. Waits only where a snapshot more would break the bound on memory."""
+        """Capture a model and queue it. Waits only where a snapshot more would break the bound on memory.
+
+        Raises:
+            WriterStateError: The pipeline was stopped, before or meanwhile.
+        """
         self._start()
         with self._changed:
             while self._jobs and (urgent or not self.supersede or self._jobs[0].id == self._urgent):
+                self._require_going()
                 self._changed.wait()
         job = capture()
         with self._changed:
+            self._require_going()
             while self._jobs:  # only ever one
                 self._give_up(self._jobs.popleft().id)
                 self.stats.superseded += 1
@@ -156,66 +185,116 @@ class Pipeline:
         deadline = time.monotonic() + timeout
         tell_at = time.monotonic() + 5.0
         with self._changed:
-            failed_before = self.stats.failures
             self._resting_until = 0.0
+            self._not_before = {known: when for known, when in self._not_before.items() if when == math.inf}
             self._changed.notify_all()
             while self._pending():
-                gave_up = self.stats.failures > failed_before and self._rests()
                 left = deadline - time.monotonic()
-                if gave_up or left <= 0:
+                if self._rests() or left <= 0:
                     raise self._not_drained(timeout)
                 self._changed.wait(min(left, 1.0))
                 if time.monotonic() >= tell_at:
                     tell_at = time.monotonic() + 30.0
-                    log.warning("Waiting for %s to reach %s.", _count(self._pending()), self.spool.location.name)
+                    log.warning("Waiting for %s to reach %s.", count(self._pending()), self.spool.location.name)
 
     def _rests(self) -> bool:
-        """Return whether nothing is under way, nor will be before the rest after a failure is over."""
+        """Return whether nothing is under way, nor will be before a rest after a failure is over, if it ever is."""
         busy = self._jobs or self._sealing or self._publishing
-        return not busy and self._resting_until > time.monotonic()
+        return not busy and self._next() is None
 
     def stop(self) -> None:
-        """Let the threads end once their present work is done; does not wait for queued work."""
+        """Let the threads end once their present work is done, and the spool be anybody's then. Repeating is harmless.
+
+        Does not wait for queued work; what was captured is still written to the spool.
+        """
         with self._changed:
+            if not self._living and not self._stopping:
+                self.spool.close()
             self._stopping = True
             self._changed.notify_all()
+            busy = self._jobs or self._sealing or self._publishing
         for thread in self._threads:
-            thread.join(timeout=0.1 if self._pending() else 10.0)
+            if thread is not threading.current_thread():
+                thread.join(timeout=0.1 if busy else 10.0)
+
+    def retire(self) -> None:
+        """Let the threads end by themselves once nothing is left to do. Never waits."""
+        with self._changed:
+            self._retiring = True
+            self._changed.notify_all()
+
+    def is_news(self, failure: Exception | None) -> bool:
+        """Return whether there is a failure that was not asked about before: each is raised once."""
+        if failure is None or any(failure is raised for raised in self._raised):
+            return False
+        self._raised.append(failure)
+        return True
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """What is not in the bucket, and where it waits."""
+        with self._changed:
+            waiting = [entry for entry in (self._publishing, *self._entries) if entry]
+            refused = {self.spool.location.url(e.record.key): self._refusals.get(e.record.id) for e in waiting}
+            return Leftovers(
+                self.spool.location,
+                self.spool.folder,
+                sealed=len(waiting),
+                unwritten=len(self._jobs) + bool(self._sealing),
+                refused={url: error for url, error in refused.items() if error is not None},
+            )
+
+    def _require_going(self) -> None:
+        if self._stopping:
+            raise WriterStateError(f"Cannot save to {self.spool.location.name}: the writer was closed meanwhile.")
 
     def _start(self) -> None:
-        if self._threads:
-            return
-        for target, name in ((self._seal_all, "sealer"), (self._publish_all, "publisher")):
-            # Daemons: the interpreter must not hang on a dead network; `exits` drains before it ends.
-            thread = threading.Thread(target=target, name=f"remote_ckpt-{name}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        with self._changed:
+            self._require_going()
+            if self._threads:
+                return
+            steps = {"sealer": self._seal_next, "publisher": self._publish_next}
+            self._living = len(steps)
+            self._threads += [keep_at(step, name, at_end=self._ended) for name, step in steps.items()]
+
+    def _ended(self) -> None:
+        with self._changed:
+            self._living -= 1
+            if not self._living:
+                self._stopping = True
+                with contextlib.suppress(OSError):
+                    self.spool.close()
+                if self.at_end is not None:
+                    self.at_end()
 
     # Sealer thread
 
-    def _seal_all(self) -> None:
-        while True:
-            with self._changed:
-                if not self._jobs and not self._stopping:
-                    self._changed.wait(BEAT)
-                if not self._jobs and self._stopping:
-                    return
-                job = self._sealing = self._jobs.popleft() if self._jobs else None
-                self._changed.notify_all()
-            if job is None:
-                self.spool.beat()  # without the lock: it may wait for the disk, and so would the training thread
-                continue
+    def _seal_next(self) -> bool:
+        """Write the snapshot that waits, or show that this process lives; return False once there will be none."""
+        with self._changed:
+            if not (self._jobs or self._stopping or self._retiring):
+                self._changed.wait(BEAT)
+            if not self._jobs and (self._stopping or self._retiring):
+                return False
+            job = self._sealing = self._jobs.popleft() if self._jobs else None
+            self._changed.notify_all()
+        if job is None:
+            self.spool.beat()  # without the lock: it may wait for the disk, and so would the training thread
+            return True
+        try:
             self._seal(job)
+        finally:
             del job  # the snapshot's memory
             with self._changed:
                 self._sealing = None
                 self._changed.notify_all()
+        return True
 
     def _seal(self, job: Job) -> None:
         try:
             self._make_room(job.snapshot.nbytes)
             entry = self.spool.seal(job.id, job.suffix, job.snapshot.write, job.complete, blocks=True)
-        except Exception as exc:  # noqa: BLE001 - a thread must not die silently: told, counted, training goes on
+        except BaseException as exc:  # noqa: BLE001 - whatever a user's layer raises: told, counted, training goes on
             with self._changed:
                 self._give_up(job.id)
                 self._lose(exc, "A checkpoint could not be written to the local disk and is lost")
@@ -236,7 +315,7 @@ class Pipeline:
                 self._entries.remove(entry)
                 self._give_up(entry.record.id)
                 self.stats.superseded += 1
-                entry.drop()
+                _drop(entry)
 
     def _make_room(self, needed: int) -> None:
         """Drop the oldest sealed checkpoints that wait, except the best of them, until `needed` bytes fit."""
@@ -251,7 +330,7 @@ class Pipeline:
                 self._entries.remove(victim)
                 self._give_up(victim.record.id)
                 self.stats.dropped += 1
-                victim.drop()
+                _drop(victim)
                 self.lost = SpoolFullError(
                     f"The spool is full: the checkpoint of epoch {victim.record.epoch + 1} "
                     f"({self.spool.location.url(victim.record.key)}) was dropped before it was uploaded. "
@@ -269,51 +348,86 @@ class Pipeline:
 
     # Publisher thread
 
-    def _publish_all(self) -> None:
-        while True:
-            with self._changed:
-                while (entry := self._next()) is None or self._resting_until > time.monotonic():
-                    if self._stopping:
-                        return
-                    rest = self._resting_until - time.monotonic()
-                    self._changed.wait(rest if self._entries and rest > 0 else None)
-                self._entries.remove(entry)
-                self._publishing = entry
-            begun = time.monotonic()
-            try:
-                commit = self.publisher.publish(entry, self.stats.transfer)
-            except Exception as exc:  # noqa: BLE001 - as in _seal; the entry stays in the spool
-                self._not_published(entry, exc)
-            else:
-                self.stats.publish_seconds.append(time.monotonic() - begun)
-                self._published(entry, commit)
+    def _publish_next(self) -> bool:
+        """Upload what is next; return False once there will be nothing."""
+        entry = self._take()
+        if entry is None:
+            return False
+        begun = time.monotonic()
+        try:
+            commit = self.publisher.publish(entry, self.stats.transfer)
+        except BaseException as exc:  # noqa: BLE001 - as in _seal; the entry stays in the spool
+            self._not_published(entry, exc)
+        else:
+            self.stats.publish_seconds.append(time.monotonic() - begun)
+            self._published(entry, commit)
+        finally:
+            with self._changed:  # last, so that flush returns after the messages
+                self._publishing = None
+                self._changed.notify_all()
+        return True
+
+    def _take(self) -> Entry | None:
+        """Wait for what is next, and take it out of the queue; None once the thread is to end."""
+        with self._changed:
+            while (entry := self._next()) is None or self._stopping:
+                due = self._due_in()
+                unwritten = self._jobs or self._sealing
+                if self._stopping or (self._retiring and not unwritten and due is None):
+                    return None
+                self._changed.wait(due)
+            self._entries.remove(entry)
+            self._publishing = entry
+            return entry
 
     def _next(self) -> Entry | None:
-        """Return what is to be uploaded next; None while there is nothing, or while the urgent one is being written."""
-        if self._urgent is None:
-            return self._entries[0] if self._entries else None
-        return next((entry for entry in self._entries if entry.record.id == self._urgent), None)
+        """Return what is to be uploaded now; None while there is nothing, or while the urgent one is being written."""
+        now = time.monotonic()
+        if self._resting_until > now:
+            return None
+        due = (entry for entry in self._entries if self._not_before.get(entry.record.id, 0.0) <= now)
+        return next((entry for entry in due if self._urgent in (None, entry.record.id)), None)
 
-    def _not_published(self, entry: Entry, exc: Exception) -> None:
+    def _due_in(self) -> float | None:
+        """Return seconds until something that rests may be tried again; None where only news can change anything."""
+        now = time.monotonic()
+        times = [max(self._resting_until, self._not_before.get(entry.record.id, 0.0)) for entry in self._entries]
+        return min((when - now for when in times if now < when < math.inf), default=None)
+
+    def _not_published(self, entry: Entry, exc: BaseException) -> None:
+        epoch = entry.record.epoch + 1
+        gone, whose = _is_gone(entry.path), blame(exc, self.publisher.committer)
         with self._changed:
-            self._publishing = None
-            if not entry.path.exists():  # trying again would hold up all that wait behind it
+            if gone:  # trying again would hold up all that wait behind it
                 self._give_up(entry.record.id)
                 self._lose(exc, f"{entry.path} has vanished from the spool before it was uploaded, and is lost")
-                return
-            if isinstance(exc, CorruptCheckpointError):  # nor will it ever be again what was sealed
+            elif isinstance(exc, CorruptCheckpointError):  # nor will it ever be again what was sealed
                 self._give_up(entry.record.id)
-                entry.drop()
-                self._lose(
-                    exc, f"The checkpoint of epoch {entry.record.epoch + 1} was damaged on the disk, and is lost"
-                )
-                return
-            self._entries.appendleft(entry)
-            self._hopes.pop(entry.record.id, None)
+                _drop(entry)
+                self._lose(exc, f"The checkpoint of epoch {epoch} was damaged on the disk, and is lost")
+            else:
+                self._wait_with(entry, exc, whose)
+
+    def _wait_with(self, entry: Entry, exc: BaseException, whose: Blame) -> None:
+        """Queue again what was not published; only the run's own failure makes the others wait as well."""
+        self._entries.appendleft(entry)
+        self._publishing = None
+        self._hopes.pop(entry.record.id, None)
+        if whose is Blame.RUN:
             self._resting_until = time.monotonic() + RETRY_AFTER
-            news, self.failure = type(exc) is not type(self.failure), exc
-            what = f"{_count(self._pending())} not in the bucket yet; the spool keeps what was written"
-            self._failed(exc, what, tell=news)
+        else:
+            self._urgent = None if entry.record.id == self._urgent else self._urgent
+            self._not_before[entry.record.id] = time.monotonic() + RETRY_AFTER
+        if whose is Blame.CHECKPOINT:
+            self._not_before[entry.record.id] = math.inf
+            self._refusals[entry.record.id] = self.refused = _as_exception(exc)
+            url = self.spool.location.url(entry.record.key)
+            what = f"{url} cannot be uploaded, and stays in {self.spool.folder}; others go on"
+            self._failed(exc, what, tell=True)
+            return
+        news, self.failure = type(exc) is not type(self.failure), _as_exception(exc)
+        what = f"{count(self._pending())} not in the bucket yet; the spool keeps what was written"
+        self._failed(exc, what, tell=news)
 
     def _published(self, entry: Entry, commit: Commit) -> None:
         best = commit.series.find("best")
@@ -327,13 +441,12 @@ class Pipeline:
             if self.failure is not None:
                 log.warning("Uploads to %s work again.", self.spool.location.name)
             self.failure = None
+            if commit.problem is not None:
+                self._lose(commit.problem, f"The checkpoint of epoch {entry.record.epoch + 1} is not shown by its name")
         try:
             self.on_published(commit.series.find(entry.record.id) or entry.record, commit.is_best)
-        except Exception:
+        except BaseException:
             log.exception("Telling of a finished upload failed")
-        with self._changed:  # last, so that flush returns after the message
-            self._publishing = None
-            self._changed.notify_all()
 
     # Both
 
@@ -341,12 +454,14 @@ class Pipeline:
         self._urgent = None if checkpoint_id == self._urgent else self._urgent
         self._hopes.pop(checkpoint_id, None)
         self._captured.pop(checkpoint_id, None)
+        self._not_before.pop(checkpoint_id, None)
+        self._refusals.pop(checkpoint_id, None)
 
-    def _lose(self, exc: Exception, what: str) -> None:
-        news, self._kind_lost, self.lost = type(exc) is not self._kind_lost, type(exc), exc
+    def _lose(self, exc: BaseException, what: str) -> None:
+        news, self._kind_lost, self.lost = type(exc) is not self._kind_lost, type(exc), _as_exception(exc)
         self._failed(exc, what, tell=news)
 
-    def _failed(self, exc: Exception, what: str, *, tell: bool) -> None:
+    def _failed(self, exc: BaseException, what: str, *, tell: bool) -> None:
         """Count a failure; `tell` once for each kind in a row: their texts differ by keys and times alone."""
         self.stats.failures += 1
         self._changed.notify_all()
@@ -356,21 +471,35 @@ class Pipeline:
 
     def _not_drained(self, timeout: float) -> DrainError:
         name, why = self.spool.location.name, self.failure
-        waiting = [entry for entry in (self._publishing, *self._entries) if entry]
-        unwritten = len(self._jobs) + bool(self._sealing)
         reason = f"because {type(why).__name__}: {why}" if why else f"within {timeout:.0f} s"
-        text = f"{_count(self._pending())} did not reach {name} {reason}"
-        if waiting:
-            text += (
-                f"\n  {_count(len(waiting))} wait{'s' if len(waiting) == 1 else ''} in {self.spool.folder}: on this "
-                f"machine, `remote-ckpt recover {name}` or the next training with this filepath uploads what is there."
-            )
-        if unwritten:
-            text += f"\n  {_count(unwritten)} not even written to the local disk yet."
-        error = DrainError(text)
+        left = self.leftovers
+        if left.only_refused:
+            why, reason = self.refused, "and never will, as they are"
+        error = DrainError(f"{count(self._pending())} did not reach {name} {reason}{left.told()}")
         error.__cause__ = why
         return error
 
 
-def _count(number: int) -> str:
-    return f"{number} checkpoint{'' if number == 1 else 's'}"
+def _drop(entry: Entry) -> None:
+    """Forget a checkpoint; a disk that refuses keeps its file, and costs nothing else."""
+    try:
+        entry.drop()
+    except OSError as exc:
+        log.warning("%s cannot be removed from the spool: %s", entry.path, exc)
+
+
+def _is_gone(path: Path) -> bool:
+    """Return whether a file is certainly not there; a disk that does not answer shows nothing."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False
+
+
+def _as_exception(exc: BaseException) -> Exception:
+    """Return an error that may be raised elsewhere: `SystemExit` of a user's code must not end another thread."""
+    if isinstance(exc, Exception):
+        return exc
+    error = RemoteCkptError(f"{type(exc).__name__}: {exc}")
+    error.__cause__ = exc
+    return error

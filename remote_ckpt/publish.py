@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from remote_ckpt.attempts import Attempts, Made
+from remote_ckpt.blame import Blame, blame
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
 from remote_ckpt.commit import Commit, Committer
 from remote_ckpt.deletion import Deleter, object_of
@@ -16,6 +17,7 @@ from remote_ckpt.errors import (
     ManifestError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    SaveFailedError,
     StoreError,
 )
 from remote_ckpt.location import HIDDEN, Location, Template
@@ -77,7 +79,7 @@ class Publisher:
                 log.warning("%s was deleted before its commit: sending it again.", self.location.url(record.key))
                 self._send(record.key, entry, attempts, report, progress)
         if commit.series.alias:
-            self._show(commit.series, record.series)
+            commit = replace(commit, problem=self._shown(commit.series, record))
         self._delete(commit.pruned, commit.manifest)
         try:
             entry.drop()
@@ -177,6 +179,22 @@ class Publisher:
         except ObjectNotFoundError:
             return True
         return False
+
+    def _shown(self, series: Series, record: Checkpoint) -> Exception | None:
+        """Renew the fixed name; return why that is refused. The checkpoint is in the bucket either way.
+
+        What passes by itself is raised: the entry is published again, which costs a look at the manifest.
+        """
+        try:
+            self._show(series, record.series)
+        except (StoreError, ManifestError) as exc:
+            if blame(exc, self.committer) is Blame.RUN:
+                raise
+            return SaveFailedError(
+                f"{self.location.url(record.series)} could not be renewed; the checkpoint itself is in the bucket, as "
+                f"{record.url or self.location.url(record.key)}, and the next one tries again. {exc}"
+            )
+        return None
 
     def _show(self, series: Series, name: str) -> None:
         """Copy the best (or the latest) to the series' fixed name, in the store.

@@ -8,19 +8,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import enum
 import math
 import os
 import secrets
 import socket
-import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from remote_ckpt import exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
@@ -29,7 +29,8 @@ from remote_ckpt.checkpoint.plain import check_size, encode
 from remote_ckpt.checkpoint.readable import recordable
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
 from remote_ckpt.commit import Committer
-from remote_ckpt.errors import DrainError, RemoteCkptError, SaveFailedError
+from remote_ckpt.drain import Drain
+from remote_ckpt.errors import CopyError, DrainError, RemoteCkptError, SaveFailedError, WriterStateError
 from remote_ckpt.location import Location, Template
 from remote_ckpt.pipeline import Job, Pipeline, Snapshot
 from remote_ckpt.policy import Mode, is_better
@@ -38,14 +39,28 @@ from remote_ckpt.spool import Spool, Terms
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import Digests, ObjectStore, Transfer
 
-log = logging.getLogger("remote_ckpt")
-
 PATIENCE = 15.0
 """Seconds that the beginning of training waits for a store that does not answer."""
 
 OnError = Literal["warn", "raise"]
 Published = Callable[[Checkpoint, bool], None]
 """Told, on the publisher's thread, of each checkpoint in the bucket and whether it is the best."""
+
+
+class State(enum.Enum):
+    """Where a writer is in its life. It goes on from each state to the next one, and never back.
+
+    Attributes:
+        NEW: Made; or `open` has failed, and may be called again.
+        OPEN: Takes checkpoints.
+        CLOSING: `close` waits for uploads; no checkpoint is taken any more.
+        CLOSED: Threads and locks are given back.
+    """
+
+    NEW = "was not opened: call open() first, or use Run.writer, which returns an open one"
+    OPEN = "is open already"
+    CLOSING = "is being closed: get a new one from Run.writer"
+    CLOSED = "was closed: get a new one from Run.writer"
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,8 @@ class Writer:
     """Saves checkpoints of one series in the background.
 
     `save`, `flush` and `close` belong to one thread, the one that trains. As a context manager it closes on exit,
-    also after an exception.
+    also after an exception. A call in a `state` that does not allow it raises `WriterStateError` at once. A writer that
+    is forgotten without `close` finishes what it has, and the interpreter's exit waits for it.
     """
 
     def __init__(
@@ -112,22 +128,49 @@ class Writer:
         self._capturer: Capturer | None = None
         self._captured_model: Any = None
         self._newest = datetime.min.replace(tzinfo=timezone.utc)
-        self._told: list[Exception] = []
-        self.closed = False
+        self._state, self._process = State.NEW, os.getpid()
+        self._drain = Drain(self._pipeline)
+        weakref.finalize(self, self._pipeline.retire).atexit = False
 
-    def open(self) -> None:
+    @property
+    def state(self) -> State:
+        """Where this writer is in its life."""
+        return self._state
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no checkpoints any more, for good."""
+        return self._state in (State.CLOSING, State.CLOSED)
+
+    def open(self, *, unread: bool = False) -> None:
         """Learn what the run holds, and queue what earlier processes left in the spool.
 
-        Blocks for a request or two, at most about `PATIENCE` seconds each: training waits for it.
+        Blocks for a request or two, at most about `PATIENCE` seconds each: training waits for it. After an error
+        nothing is held: what waits in the spool is still anybody's to recover, and `open` may be called again.
+
+        Args:
+            unread: Do without what the run holds, where it cannot be read now.
 
         Raises:
             ManifestError: What is there is not a manifest we can read.
             StoreError: The store cannot be read: no bucket, no access, no answer.
+            WriterStateError: It was opened or closed before.
         """
-        exits.register(self)
-        left = self._spool.adopt()
-        self._newest = max((entry.record.created for entry in left), default=self._newest)
-        self._pipeline.adopt(left)
+        self._require(State.NEW, "open")
+        if not unread:
+            self._learn()
+        try:
+            left = self._spool.adopt()
+            self._newest = max((entry.record.created for entry in left), default=self._newest)
+            self._pipeline.adopt(left)
+        except BaseException:
+            self._spool.close()
+            raise
+        if left:
+            self._drain.register()
+        self._state = State.OPEN
+
+    def _learn(self) -> None:
         committer = Committer(
             self._store.within(PATIENCE),
             self.location,
@@ -199,9 +242,12 @@ class Writer:
             TemplateError: The filename template names a metric that is not in `logs`.
             ManifestError: What is to be recorded is more than a reader takes: too many logs, too long a name.
             SaveFailedError: An earlier save failed and `on_error` is "raise".
+            WriterStateError: The writer is not open.
         """
+        self._require(State.OPEN, "save")
         if self.options.on_error == "raise":
             self._raise_once(self._pipeline.lost)
+            self._raise_once(self._pipeline.refused)
             self._raise_once(self._pipeline.failure)
         score = scalar((logs or {}).get(self.options.monitor))
         if self.options.save_best_only and score is not None and not self.improves(score):
@@ -224,6 +270,7 @@ class Writer:
 
         An urgent one goes before all that waits, and needs no metrics: in its name, what was not logged is `nan`.
         """
+        self._require(State.OPEN, "save")
         begun = time.perf_counter()
         named = logs if not urgent else _with_unknown(self.template.fields, batch, logs)
         formatted = self.template.format(epoch=epoch, batch=batch, logs=named)
@@ -256,6 +303,7 @@ class Writer:
             snapshot = self._capture(model)
             return Job(checkpoint_id, self.template.suffix, score, snapshot, complete, time.monotonic())
 
+        self._drain.register()
         self._pipeline.submit(capture, urgent=urgent)
         self.stats.saves += 1
         self.stats.stall_seconds.append(time.perf_counter() - begun)
@@ -271,9 +319,14 @@ class Writer:
         Raises:
             DrainError: It is not, and why; what was written waits in the spool.
             SaveFailedError: All that is left is, but since the last flush a checkpoint was lost on its way.
+            WriterStateError: The writer is not open.
         """
+        self._require(State.OPEN, "flush")
+        self._wait(self._pipeline.flush, timeout)
+
+    def _wait(self, flush: Callable[[float], None], timeout: float | None) -> None:
         try:
-            self._pipeline.flush(self._transfer.deadline if timeout is None else timeout)
+            flush(self._transfer.deadline if timeout is None else timeout)
         finally:
             self.stats.pending = self._pipeline.pending
         self._raise_once(self._pipeline.lost)
@@ -281,35 +334,38 @@ class Writer:
     def close(self, timeout: float | None = None) -> None:
         """Flush, then let go of threads and locks. What is left waits in the spool. Repeating is harmless.
 
+        An upload that is under way when the time runs out goes on until it succeeds or fails; then the locks are free.
+
         Raises:
             DrainError, SaveFailedError: As `flush`; closed all the same.
         """
         if self.closed:
             return
+        was, self._state = self._state, State.CLOSING
         try:
-            self.flush(timeout)
+            if was is State.OPEN and self._process == os.getpid():  # a fork has copies of locks, and no threads
+                self._wait(self._drain.close, timeout)
         finally:
-            self.closed = True
-            exits.unregister(self)
-            self._pipeline.stop()
-            if not self._pipeline.pending:
-                self._spool.close()
-
-    def drain_at_exit(self, timeout: float) -> None:
-        """Close, telling on stderr what is going on; for an interpreter that is about to end."""
-        try:
-            if self._pipeline.pending:
-                _tell(
-                    f"finishing uploads to {self.location.name} before exit (at most {timeout:.0f} s; Ctrl-C to stop)"
-                )
-            self.close(timeout)
-        except (DrainError, SaveFailedError) as exc:
-            _tell(str(exc))
-        except KeyboardInterrupt:
-            _tell(f"stopped waiting. What was written is in {self._spool.folder}; `remote-ckpt recover` uploads it.")
+            self._state = State.CLOSED
 
     def __enter__(self) -> Writer:
+        if self._state is State.NEW:
+            self.open()
+        self._require(State.OPEN, "use")
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise CopyError(
+            f"A writer of {self.location.name} can be neither copied nor pickled: it has threads and locks of its own. "
+            "Copy the Run, and get a writer from it where it is used."
+        )
+
+    def _require(self, state: State, doing: str) -> None:
+        problem = None if self._state is state else self._state.value
+        if problem is None and self._process != os.getpid():
+            problem = "belongs to the process that this one was forked from: get a new one from Run.writer here"
+        if problem is not None:
+            raise WriterStateError(f"Cannot {doing}: the writer of {self.location.name} {problem}.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -345,10 +401,10 @@ class Writer:
         return self._newest
 
     def _raise_once(self, failure: Exception | None) -> None:
-        if failure is None or any(failure is told for told in self._told):
-            return
-        self._told.append(failure)
-        raise SaveFailedError(f"A checkpoint could not be brought into {self.location.name}: {failure}") from failure
+        if self._pipeline.is_news(failure):
+            raise SaveFailedError(
+                f"A checkpoint could not be brought into {self.location.name}: {failure}"
+            ) from failure
 
 
 def scalar(value: Any) -> float | None:
@@ -369,9 +425,3 @@ def _with_unknown(fields: tuple[str, ...], batch: int | None, logs: Mapping[str,
 
 def _say_nothing(_record: Checkpoint, _is_best: bool) -> None:
     """For writers whose user does not listen."""
-
-
-def _tell(message: str) -> None:
-    """Write to stderr, which works even when logging has been shut down."""
-    with contextlib.suppress(Exception):
-        print(f"remote_ckpt: {message}", file=sys.stderr, flush=True)  # noqa: T201

@@ -54,9 +54,9 @@ def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("REMOTE_CKPT_SPOOL", str(tmp_path / "spool"))
     yield tmp_path / "spool"
-    for writer in list(exits._open):
+    for work in list(exits._open):
         with contextlib.suppress(RemoteCkptError):
-            writer.close(timeout=0.0)
+            work.close(timeout=0.0)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -162,7 +163,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything saved so far is in the bucket; see `Writer.flush`."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.closed:  # closed at the end of `fit`, when all was there
             self._writer.flush(timeout)
 
     def close(self) -> None:
@@ -255,7 +256,11 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 log.warning("All that was saved is in %s.", self.run.url)
         if not writer.stats.pending:
             writer.close()  # a sweep of many fits must not leave two threads behind for each
-        (io_utils.print_msg if self.verbose > 0 else log.info)(f"\n{self.run.url}: {writer.stats.summary()}")
+        summary = f"{self.run.url}: {writer.stats.summary()}"
+        if self.verbose > 0:
+            self._say(summary)
+        else:
+            log.info("%s", summary)
 
     def _save_model(self, epoch: int, batch: int | None, logs: Mapping[str, Any] | None) -> None:
         """Decide as Keras does, print what Keras prints, and hand over to the writer."""
@@ -302,7 +307,8 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def _say(self, message: str | None) -> None:
         if message and self.verbose > 0:
-            io_utils.print_msg(f"\n{message}")
+            with contextlib.suppress(OSError, ValueError):  # stdout may be closed, or a pipe that nobody reads
+                io_utils.print_msg(f"\n{message}")
 
     def _published(self, record: Checkpoint, _is_best: bool) -> None:
         shown = record.key if Template(record.series).fields else record.series
@@ -345,6 +351,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 spool.folder,
                 exc,
             )
+            self._writer.open(unread=True)
         return self._writer
 
     def _restore(self) -> None:

@@ -53,12 +53,14 @@ class Commit:
         series: The candidate's series in it.
         is_best: Whether the candidate is the best now.
         pruned: Records that fell out of retention by this commit; their objects may be deleted.
+        problem: Why the checkpoint, which is in the bucket, is not shown under its fixed name.
     """
 
     manifest: Manifest
     series: Series
     is_best: bool
     pruned: tuple[Checkpoint, ...] = ()
+    problem: Exception | None = None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -21,6 +22,8 @@ from remote_ckpt.policy import Mode, infer_mode
 from remote_ckpt.publish import Publisher, object_key
 from remote_ckpt.spool import Entry, Spool, Terms
 from remote_ckpt.stores.base import Digests, Progress, TransferReport
+
+log = logging.getLogger("remote_ckpt")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def push(
         )
     finally:
         spool.close()
+    if commit.problem is not None:
+        log.warning("%s", commit.problem)
     return commit.series.find(entry.record.id) or entry.record
 
 

@@ -33,9 +33,10 @@ from remote_ckpt.policy import Mode, best_first, infer_mode
 from remote_ckpt.publish import Publisher
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.run.keeping import ORPHAN_AGE, delete_pruned, sweep_orphans, sweep_uploads
+from remote_ckpt.run.recover import Recovery, recover
 from remote_ckpt.run.unnamed import unnamed
 from remote_ckpt.spool import Entry, Spool
-from remote_ckpt.stores import ObjectStore, Progress, Transfer, TransferReport, open_store
+from remote_ckpt.stores import ObjectStore, Progress, Transfer, open_store
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -448,27 +449,19 @@ class Run:
             The checkpoints that are in the bucket now.
 
         Raises:
-            StoreError: The store refused; what was not uploaded is still in the spool.
-            CorruptCheckpointError: What waited was damaged on the local disk, and was dropped; all others are uploaded.
+            StoreError: The store refused one of them, or all; what was not uploaded is still in the spool.
+            CorruptCheckpointError: What waited was damaged on the local disk, and was dropped.
+            SaveFailedError: Several failed; the message names each. In all three cases the others are uploaded, unless
+                the run itself cannot be written to.
         """
-        spool = Spool(self.location, self._spool_dir)
+        recovery = self.recovery(progress=progress)
+        recovery.check()
+        return recovery.done
+
+    def recovery(self, *, progress: Progress | None = None) -> Recovery:
+        """Do what `recover` does, and return how it went instead of raising what failed."""
         publisher = Publisher(self.store, self.location, self._committer())
-        done: list[Checkpoint] = []
-        damaged: CorruptCheckpointError | None = None
-        try:
-            for entry in spool.adopt():
-                try:
-                    commit = publisher.publish(entry, TransferReport(), spool.beating(progress))
-                except CorruptCheckpointError as exc:  # it must not hold up the others, now and for ever
-                    damaged = exc
-                    entry.drop()
-                    continue
-                done.append(commit.series.find(entry.record.id) or entry.record)
-        finally:
-            spool.close()
-        if damaged is not None:
-            raise damaged
-        return done
+        return recover(Spool(self.location, self._spool_dir), publisher, progress)
 
     def _committer(self, patience: float | None = None) -> Committer:
         store = self.store if patience is None else self.store.within(patience)

@@ -19,8 +19,8 @@ from remote_ckpt.errors import (
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_IMPOSSIBLE = {errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_IMPOSSIBLE = {errno.ENAMETOOLONG, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP}
 
 
 def translate(error: OSError, doing: str, url: str) -> StoreError:

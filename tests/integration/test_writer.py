@@ -1,17 +1,27 @@
-"""The writer's queues: what is superseded, what is bounded, what a flush means."""
+"""The writer's queues and its life: what is superseded, what is bounded, what a flush means, and which calls when."""
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from models import model
+from processes import finish
+from records import seal
 
-from remote_ckpt.errors import DrainError, SaveFailedError
+from remote_ckpt import exits
+from remote_ckpt import spool as spool_module
+from remote_ckpt.errors import AccessDeniedError, DrainError, SaveFailedError, StoreFullError, WriterStateError
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
 from remote_ckpt.stores.local import LocalStore
+from remote_ckpt.writer import SeriesOptions, State, Writer
 
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
 NAMED = "w-{epoch:02d}.weights.h5"
 
 
@@ -149,3 +159,272 @@ def test_a_snapshot_that_cannot_be_written_is_told_by_flush(tmp_path, monkeypatc
     save_all(saving, [0.6])
     saving.close()
     assert run.best.score == 0.6
+
+
+# Its life
+
+
+def fresh(tmp_path):
+    run = Run(str(tmp_path / "run"), spool_dir=tmp_path / "spool")
+    location = run.location.with_template(NAMED)
+    return run, Writer(location, run.store, SeriesOptions(), spool=Spool(run.location, tmp_path / "spool"))
+
+
+CALLS = {
+    "save": lambda writer: writer.save(model(), epoch=0),
+    "submit": lambda writer: writer.submit(model(), epoch=0),
+    "urgent": lambda writer: writer.submit(model(), epoch=0, urgent=True),
+    "flush": lambda writer: writer.flush(),
+}
+
+
+def test_a_writer_goes_through_named_states(tmp_path):
+    """From new to closed."""
+    _, saving = fresh(tmp_path)
+    states = [saving.state]
+    for act in (saving.open, saving.close, saving.close):
+        act()
+        states.append(saving.state)
+    assert states == [State.NEW, State.OPEN, State.CLOSED, State.CLOSED]
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_writer_that_is_closed_takes_nothing(tmp_path, call):
+    """It raises at once instead of promising what nobody will do; however often it is asked."""
+    run, saving = fresh(tmp_path)
+    saving.open()
+    saving.close()
+    for _ in range(3):
+        with pytest.raises(WriterStateError, match="was closed"):
+            call(saving)
+    assert run.checkpoints == []
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_writer_that_is_not_open_takes_nothing(tmp_path, call):
+    """It does not know yet what is there to beat."""
+    with pytest.raises(WriterStateError, match="was not opened"):
+        call(fresh(tmp_path)[1])
+
+
+def test_a_writer_is_opened_once(tmp_path):
+    """Neither twice, nor again after its end."""
+    _, saving = fresh(tmp_path)
+    saving.open()
+    with pytest.raises(WriterStateError, match="open already"):
+        saving.open()
+    saving.close()
+    with pytest.raises(WriterStateError, match="was closed"):
+        saving.open()
+
+
+def test_a_new_writer_is_opened_by_with(tmp_path):
+    """And closed at its end."""
+    run, saving = fresh(tmp_path)
+    with saving as entered:
+        entered.save(model(), epoch=0)
+    assert saving.state is State.CLOSED
+    assert len(run.checkpoints) == 1
+
+
+def test_closing_a_writer_that_was_never_opened_is_harmless(tmp_path):
+    """It waits for nothing."""
+    _, saving = fresh(tmp_path)
+    saving.close()
+    assert saving.state is State.CLOSED
+
+
+def test_a_save_that_waits_ends_when_the_writer_is_closed(tmp_path, monkeypatch):
+    """By another thread: it would wait for a place in the queue for ever."""
+    _, saving = writer(tmp_path)
+    disk, waits = threading.Event(), threading.Event()
+    real, wait = Spool.seal, threading.Condition.wait
+    monkeypatch.setattr(Spool, "seal", lambda *args, **options: (disk.wait(60), real(*args, **options))[1])
+    made, outcome = model(), []
+
+    def noted(self, timeout=None):
+        if threading.current_thread() is third:
+            waits.set()
+        return wait(self, timeout)
+
+    def save():
+        try:
+            saving.save(made, epoch=2)
+        except WriterStateError as exc:
+            outcome.append(exc)
+
+    third = threading.Thread(target=save)
+    saving.save(made, epoch=0)
+    until(lambda: saving._pipeline._sealing)
+    saving.save(made, epoch=1)
+    monkeypatch.setattr(threading.Condition, "wait", noted)
+    third.start()
+    assert waits.wait(60)
+    with pytest.raises(DrainError):
+        saving.close(timeout=0.0)
+    third.join(60)
+    disk.set()
+    assert len(outcome) == 1
+
+
+def test_what_a_closed_writer_could_not_upload_is_anybodys_to_recover(tmp_path, monkeypatch):
+    """In the same process, too: it has let go of its locks."""
+    run, saving = writer(tmp_path)
+    monkeypatch.setattr(LocalStore, "upload", lambda *args, **options: (_ for _ in ()).throw(StoreFullError("no room")))
+    save_all(saving, [0.5])
+    with pytest.raises(DrainError):
+        saving.close()
+    monkeypatch.undo()
+    assert [record.score for record in run.recover()] == [0.5]
+
+
+def test_an_upload_under_way_at_the_end_is_finished_and_then_lets_go(tmp_path, gate):
+    """What waits behind it stays in the spool, for whoever recovers it."""
+    run, saving = writer(tmp_path)
+    save_all(saving, [0.5, 0.6])
+    until(lambda: len(run.pending()) == 2)
+    with pytest.raises(DrainError):
+        saving.close(timeout=0.0)
+    gate.set()
+    until(lambda: not any(thread.is_alive() for thread in saving._pipeline._threads))
+    assert [record.epoch for record in run.checkpoints] == [0]
+    assert [record.epoch for record in run.recover()] == [1]
+
+
+def test_an_open_that_fails_holds_nothing(tmp_path, monkeypatch):
+    """What an earlier process left is anybody's to recover."""
+    run, saving = writer(tmp_path)
+    monkeypatch.setattr(LocalStore, "upload", lambda *args, **options: (_ for _ in ()).throw(StoreFullError("no room")))
+    save_all(saving, [0.5])
+    with pytest.raises(DrainError):
+        saving.close()
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "read", lambda *args, **options: (_ for _ in ()).throw(AccessDeniedError("no")))
+        with pytest.raises(AccessDeniedError):
+            run.writer(NAMED)
+    assert [record.score for record in run.recover()] == [0.5]
+
+
+def test_an_adoption_that_fails_holds_nothing(tmp_path, monkeypatch):
+    """In the middle: the first of two folders is locked already."""
+    run = Run(str(tmp_path / "run"), spool_dir=tmp_path / "spool")
+    for number in (1, 2):
+        spool = Spool(run.location, tmp_path / "spool")
+        seal(spool, number)
+        spool._own.lock.release()
+    real = spool_module._sealed_in
+    folders = []
+
+    def broken(folder, **options):
+        folders.append(folder)
+        if len(folders) == 2:
+            raise OSError(5, "broken disk")
+        return real(folder, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module, "_sealed_in", broken)
+        with pytest.raises(OSError, match="broken disk"):
+            run.writer(NAMED)
+    assert len(run.recover()) == 2
+
+
+def test_an_open_that_failed_may_be_repeated(tmp_path, monkeypatch):
+    """The store answers again."""
+    run, saving = fresh(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "read", lambda *args, **options: (_ for _ in ()).throw(AccessDeniedError("no")))
+        with pytest.raises(AccessDeniedError):
+            saving.open()
+    assert saving.state is State.NEW
+    saving.open()
+    saving.save(model(), epoch=0)
+    saving.close()
+    assert len(run.checkpoints) == 1
+
+
+def test_a_writer_that_is_forgotten_finishes_its_work_and_lets_go(tmp_path, gate):
+    """Nobody refers to it; its threads end once all is in the bucket, and the exit has nothing to wait for."""
+    run, saving = writer(tmp_path)
+    save_all(saving, [0.5, 0.6])
+    threads = saving._pipeline._threads
+    del saving
+    gc.collect()
+    assert len(exits._open) == 1
+    gate.set()
+    until(lambda: not any(thread.is_alive() for thread in threads))
+    assert [record.epoch for record in run.checkpoints] == [0, 1]
+    assert run.pending() == []
+    assert not exits._open
+
+
+PROGRAM = """
+import sys, threading
+from models import model
+from remote_ckpt import Run
+from remote_ckpt.stores.local import LocalStore
+
+gate, real = threading.Event(), LocalStore.upload
+LocalStore.upload = lambda *args, **options: (gate.wait(), real(*args, **options))[1]
+def saved(url, template):
+    writer = Run(url).writer(template)
+    writer.save(model(), epoch=0)
+for url in sys.argv[2:]:
+    saved(url, "w-{epoch}.weights.h5")
+import gc; gc.collect()
+"""
+
+
+def test_a_writer_that_is_forgotten_is_drained_at_exit(tmp_path):
+    """And the exit says that it waits."""
+    program = PROGRAM + "threading._register_atexit(gate.set)\n"  # the last registered is the first called
+    done = finish([sys.executable, "-c", program, "", tmp_path / "run"], env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert "finishing uploads to" in done.stderr
+    assert len(Run(str(tmp_path / "run")).checkpoints) == 1
+
+
+def test_ctrl_c_at_exit_stops_all_waiting(tmp_path):
+    """Not one writer's, to wait for the next; one message names what waits where."""
+    program = PROGRAM + (
+        "import _thread, remote_ckpt.pipeline as p\n"
+        "flush = p.Pipeline.flush\n"
+        "def interrupted(self, timeout):\n"
+        "    _thread.interrupt_main()\n"
+        "    flush(self, timeout)\n"
+        "p.Pipeline.flush = interrupted\n"
+    )
+    runs = [tmp_path / name for name in "abc"]
+    done = finish([sys.executable, "-c", program, "", *runs], env=ENVIRONMENT)
+    assert done.stderr.count("finishing uploads to") == 1, done.stderr
+    assert done.stderr.count("stopped waiting") == 1
+    for run in runs:
+        assert f"remote-ckpt recover {run}" in done.stderr
+
+
+def test_a_forked_child_is_not_given_its_parents_writer(tmp_path):
+    """Its threads and locks are the parent's; and closing it there leaves them alone."""
+    program = """
+import os, sys
+from models import model
+from remote_ckpt import Run
+made = model()
+writer = Run(sys.argv[1]).writer("w-{epoch}.weights.h5")
+writer.save(made, epoch=0)
+writer.flush()
+child = os.fork()
+if child == 0:
+    try:
+        writer.save(made, epoch=1)
+    except RuntimeError as exc:
+        print(exc, flush=True)
+    writer.close()
+    os._exit(0)
+os.waitpid(child, 0)
+writer.save(made, epoch=2)
+writer.close()
+"""
+    done = finish([sys.executable, "-c", program, tmp_path / "run"], env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert "forked from" in done.stdout
+    assert [record.epoch for record in Run(str(tmp_path / "run")).checkpoints] == [0, 2]
