@@ -33,11 +33,14 @@ def resume(
         The checkpoint; None when there is none, and training starts anew.
 
     Raises:
-        RemoteCkptError: There may be one, and it cannot be had.
+        RemoteCkptError: There may be one, and it cannot be had. To ask for the best of checkpoints without a score is
+            a NoCheckpointError.
     """
     try:
         found = run.load(model, which if team.size == 1 else _chosen(run, which, team))
     except NoCheckpointError:
+        if run.latest is not None:
+            raise
         log.info("%s holds nothing to resume from; training starts anew.", run.url)
         return None
     # As Keras's BackupAndRestore does.

@@ -86,7 +86,7 @@ class Auditor:
             committer = Committer(self.store, self.location)
             manifest = committer.load()
             for name, series in manifest.series.items():
-                shown = series.find(series.alias)
+                shown = series.shown
                 if shown is not None and self._digest(name, shown.size) != shown.sha256:
                     self._note(f"{name} does not show the {series.alias}")
 
