@@ -111,13 +111,20 @@ class Entry(_Record):
 
     Attributes:
         key: The object it had: what was killed between pruning and deleting has left it behind, for a sweep.
+        monitor: The metric of the score, where it is not the series' own: it was changed after the record was pruned.
     """
 
     id: Id
     key: Key | None = None
     epoch: int = Field(ge=0, le=1 << 53)
     score: float | None = None
+    monitor: Name | None = None
     created: AwareDatetime
+
+    @property
+    def own_score(self) -> float | None:
+        """The score, where it is by the series' own metric: others are not compared with it."""
+        return self.score if self.monitor is None else None
 
 
 class Segment(_Record):
@@ -238,8 +245,19 @@ class Series(_Record):
         """Return the series judged by another metric, as far as the records' logs hold it."""
         if (monitor, mode) == (self.monitor, self.mode):
             return self
-        records = tuple(c.scored_by(monitor) for c in self.checkpoints)
-        return self.model_copy(update={"monitor": monitor, "mode": mode})._with_records(records)
+        if monitor == self.monitor:
+            return self.model_copy(update={"mode": mode})._with_records(self.checkpoints)
+        records = {c.id: c.scored_by(monitor) for c in self.checkpoints}
+        history = tuple(self._rescored(entry, monitor, records.get(entry.id)) for entry in self.history)
+        changed = self.model_copy(update={"monitor": monitor, "mode": mode, "history": history})
+        return changed._with_records(tuple(records.values()))
+
+    def _rescored(self, entry: Entry, monitor: str, record: Checkpoint | None) -> Entry:
+        """Return an entry for a history by another metric; without its record it keeps the score that it had."""
+        if record is not None:
+            return entry.model_copy(update={"score": record.score, "monitor": None})
+        known = entry.monitor or self.monitor
+        return entry.model_copy(update={"monitor": None if known == monitor else known})
 
     def with_checkpoint(self, candidate: Checkpoint) -> Series:
         """Return the series with `candidate` recorded, and the best if it beats the present best. Idempotent by id."""

@@ -199,7 +199,7 @@ class Committer:
         """Return a series judged by a metric; by another one than before, all its records are asked."""
         if (monitor, mode) == (series.monitor, series.mode):
             return series
-        return self._with_all_records(name, series).scored_by(monitor, mode)
+        return self.archive.whole(name, series).scored_by(monitor, mode)
 
     def without_deleted(
         self,

@@ -112,7 +112,7 @@ class Auditor:
         best = series.find("best")
         score = best.score if best else None
         for entry in series.history:
-            if is_better(entry.score, score, series.mode):
+            if is_better(entry.own_score, score, series.mode):
                 self._note(f"the best of {name} is {score}, though {entry.id} with {entry.score} was committed")
                 break
         if is_better(self._best.get(name), score, series.mode):
