@@ -5,6 +5,7 @@
     RemoteCkptError
     ├── LocationError (ValueError)            a URL, path or filename template we cannot use
     │   └── TemplateError (KeyError)          a template names a metric that was not logged
+    ├── DirectionError (ValueError)           nothing shows which way a metric is better
     ├── ManifestError (ValueError)            manifest.json is not what it must be
     │   ├── ManifestVersionError              written by a newer remote_ckpt
     │   └── SignatureError                    not signed with our key, or signed and we have none to write with
@@ -51,6 +52,10 @@ class LocationError(RemoteCkptError, ValueError):
 
 class TemplateError(LocationError, KeyError):
     """A filename template names a field that is not among the logs."""
+
+
+class DirectionError(RemoteCkptError, ValueError):
+    """Nothing shows which way a metric is better; `mode` has to."""
 
 
 class ManifestError(RemoteCkptError, ValueError):

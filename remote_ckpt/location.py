@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import string
@@ -23,6 +24,10 @@ _PLAIN_FORMAT = re.compile(r"[+\- ]?0?\d*[,_]?(\.\d+)?[deEfFgGn%]?")
 _NUMBER = r"[-+ ]*(?:\d[\d.,_]*(?:[eE][-+]?\d+)?%?|nan|inf|NAN|INF)"
 _EXTRA = r"(?:-[A-Za-z0-9_-]{1,6}(?:-\d)?)?"  # see `Publisher`: the end of an id, and a count
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
+_MAX_OBJECT_BYTES = {"s3": 1024, "s3a": 1024, "gs": 1024, "gcs": 1024}  # of the whole key, by their documentation
+_MAX_FILE_BYTES = 255  # of one part of a path, on nearly every filesystem
+_ID = "x" * 16  # goes into the names of objects that are shown under a fixed name
+_TAKEN = "xxxxxx-7"  # goes into a name that is taken, see `publish`
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,6 +90,47 @@ class Location:
         """Return the full URL (or path) of `key`, as the user would write it, without a password."""
         return redact(f"{self.run.rstrip('/')}/{key}")
 
+    def check_template(self, template: Template, *, urgent: bool = False) -> None:
+        """Refuse a filename template that could only fail later, as far as it can be seen before there are metrics.
+
+        Args:
+            template: Relative to this run.
+            urgent: Whether a save may come before the metrics were logged, which are `nan` in its name then.
+
+        Raises:
+            LocationError: A field cannot be formatted, or the names are too long for where they are to be stored.
+        """
+        self.check_name(template, template.sample(urgent=urgent))
+
+    def check_name(self, template: Template, name: str) -> None:
+        """Refuse a formatted name that the store cannot hold, also with what publishing may add to it.
+
+        Raises:
+            LocationError: It is too long; the message gives the limit.
+        """
+        key = name if template.fields else f"{HIDDEN}/{Template.with_suffix_before_extension(name, _ID)}"
+        key = Template.with_suffix_before_extension(key, _TAKEN)
+        for what, size, limit in self._sizes(key):
+            if size > limit:
+                added = size - len(name.encode(errors="replace")) if what == "key" else 0
+                room = f" ({added} of them for what may be added to it)" if added else ""
+                raise LocationError(
+                    f"{self.url(name)[:200]!r} is too long a name: as the {what} it takes {size} bytes{room}, and at "
+                    f"most {limit} can be stored there. Shorten it."
+                )
+
+    def _sizes(self, key: str) -> list[tuple[str, int, int]]:
+        """Return what has a length, how long it is with this key, and how long it may be; in bytes."""
+        whole = [("key", len(key.encode(errors="replace")), _MAX_KEY_BYTES)]
+        if self.protocol == "file":
+            parts = [len(part.encode(errors="replace")) for part in key.split("/")]
+            return [*whole, ("name of one file", max(parts), _MAX_FILE_BYTES)]
+        if self.protocol in _MAX_OBJECT_BYTES:
+            prefix = self.root.partition("://")[2].partition("/")[2]
+            size = len(f"{prefix}/{key}".encode(errors="replace"))
+            return [*whole, ("name of the object, with the run's prefix,", size, _MAX_OBJECT_BYTES[self.protocol])]
+        return whole
+
     @property
     def name(self) -> str:
         """The run's URL for messages, without a password."""
@@ -132,6 +178,33 @@ class Template:
     def fields(self) -> tuple[str, ...]:
         """The names of the fields, in their order."""
         return tuple(name for _, name, _, _ in string.Formatter().parse(self.text) if name is not None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the fields take their values from: of `{epoch.real}` it is `epoch`."""
+        return tuple(re.split(r"[.\[]", field)[0] for field in self.fields)
+
+    def sample(self, *, urgent: bool = False) -> str:
+        """Return a name that could come, of the first epoch and batch, with `nan` for each metric.
+
+        Args:
+            urgent: Whether each metric must be able to be `nan`; else an integer or a text will do.
+
+        Raises:
+            LocationError: A field cannot be formatted.
+        """
+        metrics = [name for name in self.names if name not in ("epoch", "batch")]
+        problem: TemplateError | None = None
+        for value in (math.nan,) if urgent else (math.nan, 0, ""):
+            try:
+                return self.format(batch=0, logs=dict.fromkeys(metrics, value))
+            except TemplateError as exc:
+                problem = problem or exc
+        hint = (
+            " Before the machine goes, a model is saved without waiting for its metrics, which are `nan` in its name "
+            "then: write {step} or {step:06.0f} instead of {step:06d}."
+        )
+        raise LocationError(f"{problem}{hint if urgent else ''}") from problem
 
     @property
     def suffix(self) -> str:
@@ -200,8 +273,9 @@ def validate_key(key: str) -> str:
         or not key.endswith(SUFFIXES)
         or any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) <= 0xDFFF for char in key)
         or re.match(r"^[A-Za-z]:", key) is not None
-        or len(key.encode(errors="replace")) > _MAX_KEY_BYTES
     )
+    if len(key.encode(errors="replace")) > _MAX_KEY_BYTES:
+        raise LocationError(f"{key[:200]!r}… cannot name a checkpoint: it takes more than {_MAX_KEY_BYTES} bytes.")
     if bad:
         raise LocationError(
             f"{key[:200]!r} cannot name a checkpoint: it must be a relative path inside the run, ending in "

@@ -6,7 +6,7 @@
 
 Sealing goes at the disk's speed and publishing at the network's, so a slow network never keeps a snapshot in memory.
 At most one snapshot waits while another is written. What happens to a third depends on the writer: with
-`save_best_only` it takes the waiting one's place; otherwise the training thread waits for the disk.
+`save_best_only` it takes the waiting one's place if its score is better; else the training thread waits for the disk.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from remote_ckpt.errors import (
     SpoolFullError,
     WriterStateError,
 )
+from remote_ckpt.judging import Yardstick, best_of_each
 from remote_ckpt.leftovers import Leftovers, count
-from remote_ckpt.policy import Mode, is_better
+from remote_ckpt.policy import is_better
 from remote_ckpt.publish import Publisher
 from remote_ckpt.spool import Entry, Spool, Terms
 from remote_ckpt.stats import Stats
@@ -98,7 +99,7 @@ class Pipeline:
 
     spool: Spool
     publisher: Publisher
-    mode: Mode
+    yardstick: Yardstick
     supersede: bool
     stats: Stats
     on_published: Callable[[Checkpoint, bool], None]
@@ -131,7 +132,7 @@ class Pipeline:
         best = self.best_durable
         with self._changed:
             for score in self._hopes.values():
-                best = score if is_better(score, best, self.mode) else best
+                best = score if is_better(score, best, self.yardstick.mode) else best
         return best
 
     @property
@@ -143,15 +144,15 @@ class Pipeline:
     def _pending(self) -> int:
         return len(self._jobs) + bool(self._sealing) + len(self._entries) + bool(self._publishing)
 
-    def submit(self, capture: Callable[[], Job], *, urgent: bool = False) -> None:
-        """Capture a model and queue it. Waits only where a snapshot more would break the bound on memory.
+    def submit(self, capture: Callable[[], Job], *, score: float | None = None, urgent: bool = False) -> None:
+        """Capture a model of this score and queue it. Waits where a snapshot more would break the bound on memory.
 
         Raises:
             WriterStateError: The pipeline was stopped, before or meanwhile.
         """
         self._start()
         with self._changed:
-            while self._jobs and (urgent or not self.supersede or self._jobs[0].id == self._urgent):
+            while self._jobs and (urgent or not self._makes_way(self._jobs[0], score)):
                 self._require_going()
                 self._changed.wait()
         job = capture()
@@ -166,6 +167,9 @@ class Pipeline:
             self._captured[job.id] = job.captured
             self._changed.notify_all()
 
+    def _makes_way(self, waiting: Job, score: float | None) -> bool:
+        return self.supersede and waiting.id != self._urgent and self.yardstick.displaces(score, waiting.score)
+
     def adopt(self, entries: list[Entry]) -> None:
         """Queue what an earlier process has sealed."""
         if not entries:
@@ -173,7 +177,7 @@ class Pipeline:
         self._start()
         with self._changed:
             self._entries.extend(entries)
-            self._hopes.update({entry.record.id: entry.record.score for entry in entries})
+            self._hopes.update({entry.record.id: self.yardstick.score(entry) for entry in entries})
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> None:
@@ -309,9 +313,9 @@ class Pipeline:
             self._changed.notify_all()
 
     def _supersede(self, newer: Entry) -> None:
-        for entry in [e for e in self._entries if e.record.series == newer.record.series]:
-            better = is_better(newer.record.score, entry.record.score, self.mode)
-            if better and entry.record.id != self._urgent:
+        displaced = [entry for entry in self._entries if self.yardstick.displaces_sealed(newer, entry)]
+        for entry in displaced:
+            if entry.record.id != self._urgent:
                 self._entries.remove(entry)
                 self._give_up(entry.record.id)
                 self.stats.superseded += 1
@@ -339,12 +343,9 @@ class Pipeline:
             log.warning("%s", self.lost)
 
     def _victim(self) -> Entry | None:
-        """Return the oldest that waits, but no urgent one, nor the best of all here, which may be under way."""
-        best: Entry | None = None
-        for entry in (*((self._publishing,) if self._publishing else ()), *self._entries):
-            if is_better(entry.record.score, best.record.score if best else None, self.mode):
-                best = entry
-        return next((e for e in self._entries if e is not best and e.record.id != self._urgent), None)
+        """Return the oldest that waits, but no urgent one, nor the best of its kind, which may be under way."""
+        kept = best_of_each((*((self._publishing,) if self._publishing else ()), *self._entries))
+        return next((e for e in self._entries if e.record.id not in kept and e.record.id != self._urgent), None)
 
     # Publisher thread
 
@@ -430,9 +431,9 @@ class Pipeline:
         self._failed(exc, what, tell=news)
 
     def _published(self, entry: Entry, commit: Commit) -> None:
-        best = commit.series.find("best")
         with self._changed:
-            self.best_durable = best.score if best else None
+            if entry.record.series == self.yardstick.series:
+                self.best_durable = self.yardstick.best_score(commit.series)
             self._hopes.pop(entry.record.id, None)
             self._urgent = None if entry.record.id == self._urgent else self._urgent
             captured = self._captured.pop(entry.record.id, None)

@@ -197,13 +197,13 @@ class Publisher:
         return None
 
     def _show(self, series: Series, name: str) -> None:
-        """Copy the best (or the latest) to the series' fixed name, in the store.
+        """Copy the best (or the latest, see `Series.shown`) to the series' fixed name, in the store.
 
         Two writers' copies may land in the wrong order. So each looks at the manifest again after its copy, and the
         one that lands last sees what the other has committed before it copied.
         """
         shown: str | None = None
-        while (target := series.find(series.alias)) is not None and target.id != shown:
+        while (target := series.shown) is not None and target.id != shown:
             try:
                 self.store.copy(target.key, name)
                 shown = target.id
@@ -211,7 +211,7 @@ class Publisher:
                 shown = None  # pruned by another writer meanwhile: the manifest names a newer one
             manifest = self.committer.load()
             again = manifest.of(name)
-            if again is None or (shown is None and again.find(again.alias) == target):
+            if again is None or (shown is None and again.shown == target):
                 return
             series = again
         if not series.alias_seen:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import math
 import os
 import secrets
@@ -30,17 +31,30 @@ from remote_ckpt.checkpoint.readable import recordable
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
 from remote_ckpt.commit import Committer
 from remote_ckpt.drain import Drain
-from remote_ckpt.errors import CopyError, DrainError, RemoteCkptError, SaveFailedError, WriterStateError
+from remote_ckpt.errors import (
+    CopyError,
+    DrainError,
+    LocationError,
+    RemoteCkptError,
+    SaveFailedError,
+    TemplateError,
+    WriterStateError,
+)
+from remote_ckpt.judging import Yardstick
 from remote_ckpt.location import Location, Template
 from remote_ckpt.pipeline import Job, Pipeline, Snapshot
-from remote_ckpt.policy import Mode, is_better
+from remote_ckpt.policy import Mode, is_better, scalar
 from remote_ckpt.publish import Publisher, object_key
 from remote_ckpt.spool import Spool, Terms
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import Digests, ObjectStore, Transfer
 
+log = logging.getLogger("remote_ckpt")
+
 PATIENCE = 15.0
 """Seconds that the beginning of training waits for a store that does not answer."""
+
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
 
 OnError = Literal["warn", "raise"]
 Published = Callable[[Checkpoint, bool], None]
@@ -85,6 +99,17 @@ class SeriesOptions:
     threshold: float | None = None
     on_error: OnError = "warn"
 
+    def __post_init__(self) -> None:
+        """Take the threshold as any metric.
+
+        Raises:
+            ValueError: It is no number.
+        """
+        threshold = scalar(self.threshold)
+        if threshold is None and self.threshold is not None:
+            raise ValueError(f"The threshold is a number. Received: {type(self.threshold).__name__}")
+        object.__setattr__(self, "threshold", threshold)
+
 
 class Writer:
     """Saves checkpoints of one series in the background.
@@ -106,21 +131,27 @@ class Writer:
         stats: Stats | None = None,
         signer: Signer = UNSIGNED,
     ):
-        """Make a writer; nothing is read or written before `open`."""
+        """Make a writer; nothing is read or written before `open`.
+
+        Raises:
+            LocationError: The filename template cannot be used.
+        """
         if location.template is None:
             raise RemoteCkptError("A writer needs a filename template.")
         self.location = location
         self.template = Template(location.template)
+        location.check_template(self.template)
         self.options = options
         self.stats = stats or Stats()
         self._store = store
         self._spool = spool
         self._transfer = transfer or Transfer()
         self._committer = Committer(store, location, signer=signer)
+        self._yardstick = Yardstick(self.template.text, options.monitor, options.mode)
         self._pipeline = Pipeline(
             spool=spool,
             publisher=Publisher(store, location, self._committer),
-            mode=options.mode,
+            yardstick=self._yardstick,
             supersede=options.save_best_only,
             stats=self.stats,
             on_published=on_published or _say_nothing,
@@ -162,7 +193,7 @@ class Writer:
         try:
             left = self._spool.adopt()
             self._newest = max((entry.record.created for entry in left), default=self._newest)
-            self._pipeline.adopt(left)
+            self._pipeline.adopt([self._yardstick.rejudged(entry, self._terms) for entry in left])
         except BaseException:
             self._spool.close()
             raise
@@ -239,7 +270,9 @@ class Writer:
 
         Raises:
             ValueError: The riders' state holds something else, or takes more.
-            TemplateError: The filename template names a metric that is not in `logs`.
+            TemplateError: At the first save: the filename template names a metric that is not in `logs`. Later it is a
+                failure as any other, which is logged where `on_error` is "warn".
+            LocationError, SpoolError: `on_error` is "raise", and the name or the local disk cannot be used.
             ManifestError: What is to be recorded is more than a reader takes: too many logs, too long a name.
             SaveFailedError: An earlier save failed and `on_error` is "raise".
             WriterStateError: The writer is not open.
@@ -252,7 +285,14 @@ class Writer:
         score = scalar((logs or {}).get(self.options.monitor))
         if self.options.save_best_only and score is not None and not self.improves(score):
             return False
-        self.submit(model, epoch=epoch, logs=logs, batch=batch, step=step, riders=riders)
+        try:
+            self.submit(model, epoch=epoch, logs=logs, batch=batch, step=step, riders=riders)
+        except (LocationError, OSError) as exc:
+            mistaken = isinstance(exc, TemplateError) and not self.stats.saves
+            if self.options.on_error == "raise" or mistaken:
+                raise
+            log.warning("The model of epoch %d could not be saved. Training goes on. %s", epoch + 1, exc)
+            return False
         return True
 
     def submit(
@@ -272,8 +312,9 @@ class Writer:
         """
         self._require(State.OPEN, "save")
         begun = time.perf_counter()
-        named = logs if not urgent else _with_unknown(self.template.fields, batch, logs)
+        named = logs if not urgent else _with_unknown(self.template.names, batch, logs)
         formatted = self.template.format(epoch=epoch, batch=batch, logs=named)
+        self.location.check_name(self.template, formatted)
         states = encode(riders or {}, "riders")
         check_size(states)
         checkpoint_id = secrets.token_hex(8)
@@ -304,7 +345,7 @@ class Writer:
             return Job(checkpoint_id, self.template.suffix, score, snapshot, complete, time.monotonic())
 
         self._drain.register()
-        self._pipeline.submit(capture, urgent=urgent)
+        self._pipeline.submit(capture, score=score, urgent=urgent)
         self.stats.saves += 1
         self.stats.stall_seconds.append(time.perf_counter() - begun)
         self.stats.pending = self._pipeline.pending
@@ -395,9 +436,12 @@ class Writer:
         return self._capturer.capture()
 
     def _now(self) -> datetime:
-        """Return the time, later than any record known: a clock that was set back must not hide the latest."""
+        """Return the time, later than any record known: a clock that was set back must not hide the latest.
+
+        After the last instant that a datetime has, records share it, and the order of their commits decides.
+        """
         now = datetime.now(timezone.utc)
-        self._newest = max(now, self._newest + timedelta(microseconds=1))
+        self._newest = max(now, self._newest + timedelta(microseconds=1) if self._newest < _LAST else _LAST)
         return self._newest
 
     def _raise_once(self, failure: Exception | None) -> None:
@@ -407,19 +451,9 @@ class Writer:
             ) from failure
 
 
-def scalar(value: Any) -> float | None:
-    """Return a metric as a float; None for what is not a single number."""
-    if value is None or isinstance(value, str | bytes) or getattr(value, "shape", ()) not in ((), (1,)):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _with_unknown(fields: tuple[str, ...], batch: int | None, logs: Mapping[str, Any] | None) -> dict[str, Any]:
+def _with_unknown(names: tuple[str, ...], batch: int | None, logs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return logs for a name that must not fail: NaN for each metric that was not logged."""
-    unknown = dict.fromkeys(fields, math.nan) | {"batch": 0 if batch is None else batch + 1}
+    unknown = dict.fromkeys(names, math.nan) | {"batch": 0 if batch is None else batch + 1}
     return {**unknown, **(logs or {})}
 
 

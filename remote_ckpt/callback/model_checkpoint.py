@@ -18,7 +18,14 @@ from remote_ckpt.callback.riders import Riders
 from remote_ckpt.callback.team import Team, team
 from remote_ckpt.callback.tensorboard import StatsBoard
 from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.errors import DrainError, LocationError, RemoteCkptError, SaveFailedError
+from remote_ckpt.errors import (
+    DirectionError,
+    DrainError,
+    LocationError,
+    RemoteCkptError,
+    SaveFailedError,
+    TemplateError,
+)
 from remote_ckpt.location import Template
 from remote_ckpt.preemption import PreemptionGuard
 from remote_ckpt.preemption.notices import Notice
@@ -109,6 +116,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 f"Received: filepath={location.name}"
             )
         template = Template(location.template)
+        location.check_template(template, urgent=preemption is not None)
         if save_weights_only is None:
             save_weights_only = template.weights_only
         elif template.weights_only and not save_weights_only:
@@ -183,9 +191,11 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         """Learn the best score so far, queue what an earlier process left, and resume if asked to.
 
         Raises:
+            DirectionError: Nothing shows which way the monitored metric is better, and `mode` is "auto".
             ValueError: A rider is not listed before this callback, or remembers what cannot travel.
         """
         super().on_train_begin(logs)
+        direction(self.mode, self.monitor, self.model)  # a wrong guess would keep the worst: no time is spent before it
         self._riders.check(self.params)
         self._team = team()
         if self._team.saves:
@@ -223,8 +233,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             return
         if self.save_freq == "epoch":
             self._save_model(epoch=epoch, batch=None, logs=logs)
-        if self._board:
-            self._board.write(self._stats, epoch)
+        self._draw(epoch)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait until everything is in the bucket, and say how it went. After a signal, the process may end here.
@@ -238,8 +247,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             if self._writer is not None:
                 self._finish(self._writer)
         finally:
-            if self._board:
-                self._board.close()
+            self._draw(None)
             if self._departure:
                 self._departure.end(self)
 
@@ -247,15 +255,20 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         seconds = self._departure.time_for_uploads if self._departure else None
         try:
             writer.flush(seconds)
-        except (DrainError, SaveFailedError) as exc:
+        except Exception as exc:
             if self._on_error == "raise" and seconds is None:
                 raise
-            log.warning("%s", exc)
+            _log_failure(exc, "Not all that was saved is in the bucket.")
         else:
             if seconds is not None:
                 log.warning("All that was saved is in %s.", self.run.url)
-        if not writer.stats.pending:
-            writer.close()  # a sweep of many fits must not leave two threads behind for each
+        try:
+            if not writer.stats.pending:
+                writer.close()  # a sweep of many fits must not leave two threads behind for each
+        except Exception as exc:
+            if self._on_error == "raise" and seconds is None:
+                raise
+            _log_failure(exc, "The writer could not be closed.")
         summary = f"{self.run.url}: {writer.stats.summary()}"
         if self.verbose > 0:
             self._say(summary)
@@ -263,11 +276,24 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             log.info("%s", summary)
 
     def _save_model(self, epoch: int, batch: int | None, logs: Mapping[str, Any] | None) -> None:
-        """Decide as Keras does, print what Keras prints, and hand over to the writer."""
+        """Save as Keras does, except that a failure ends training only where `on_error` is "raise".
+
+        A name that cannot be formatted at the first save is a mistake that Keras, too, raises at once; a metric that
+        is missing in a later epoch is a failure as any other.
+        """
         if not self._team.saves:
             return
+        try:
+            self._decide_and_save(epoch, batch, dict(logs or {}))
+        except Exception as exc:
+            mistaken = isinstance(exc, DirectionError) or (isinstance(exc, TemplateError) and not self._stats.saves)
+            if self._on_error == "raise" or mistaken:
+                raise
+            _log_failure(exc, f"The model of epoch {epoch + 1} could not be saved. Training goes on.")
+
+    def _decide_and_save(self, epoch: int, batch: int | None, logs: dict[str, Any]) -> None:
+        """Decide as Keras does, print what Keras prints, and hand over to the writer."""
         writer = self._open_writer()
-        logs = dict(logs or {})
         location = self.run.location
         name = location.url(writer.template.format(epoch=epoch, batch=batch, logs=logs))
         message: str | None = f"Epoch {epoch + 1}: saving model to {name}"
@@ -275,14 +301,23 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         if self.save_best_only:
             due, message = judge(writer, self.monitor, epoch, logs, name)
         self._say(message)
-        if not due:
+        if due:
+            writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=self._riders.states())
+
+    def _draw(self, epoch: int | None) -> None:
+        """Write an epoch's costs for TensorBoard, or (None) end the file. After a failure there are no more curves."""
+        if self._board is None:
             return
         try:
-            writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=self._riders.states())
-        except (RemoteCkptError, OSError) as exc:
+            if epoch is None:
+                self._board.close()
+            else:
+                self._board.write(self._stats, epoch)
+        except Exception as exc:
+            self._board = None
             if self._on_error == "raise":
                 raise
-            log.warning("The model of epoch %d could not be saved. Training goes on. %s", epoch + 1, exc)
+            _log_failure(exc, "TensorBoard gets no more curves of what saving costs.")
 
     def _leave_after_batch(self, batch: int, logs: Mapping[str, Any]) -> bool:
         leaving = self._departure
@@ -295,15 +330,14 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         assert self._departure is not None
         if not self._team.saves:
             return
-        writer, epoch = self._open_writer(), self._current_epoch
+        epoch = self._current_epoch
         place = f"epoch {epoch + 1}" + ("" if batch is None else f", batch {batch + 1}")
         try:
-            riders = self._riders.states()
+            writer, riders = self._open_writer(), self._riders.states()
             writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=riders, urgent=True)
-        except (RemoteCkptError, OSError) as exc:
-            log.warning("The model of %s could not be saved: %s", place, exc)
-        else:
             self._departure.tell(place, self._stats, writer.spool_folder)
+        except Exception as exc:  # noqa: BLE001 - training ends in order, whatever it is
+            _log_failure(exc, f"The model of {place} could not be saved.")
 
     def _say(self, message: str | None) -> None:
         if message and self.verbose > 0:
@@ -341,16 +375,12 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         )
         try:
             self._writer.open()
-        except RemoteCkptError as exc:
+        except Exception as exc:
             if self._on_error == "raise" or self._resume is not None:
                 self._writer = None
                 raise
-            log.warning(
-                "%s cannot be read. Training goes on, and checkpoints are kept in %s until they can be uploaded. %s",
-                self.run.url,
-                spool.folder,
-                exc,
-            )
+            kept = f"checkpoints are kept in {spool.folder} until they can be uploaded."
+            _log_failure(exc, f"{self.run.url} cannot be read. Training goes on, and {kept}")
             self._writer.open(unread=True)
         return self._writer
 
@@ -372,6 +402,12 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         """See to it that the next `fit` of this model begins where it says, once this one has begun."""
         if self.resumed_from is not None:
             self.model._initial_epoch = None
+
+
+def _log_failure(exc: Exception, what: str) -> None:
+    """Log what a failure means; one of a class that is not known with its trace."""
+    known = isinstance(exc, RemoteCkptError | OSError)
+    log.warning("%s %s", what, exc, exc_info=None if known else exc)
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -6,20 +6,22 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from remote_ckpt.policy import Mode, infer_mode
-from remote_ckpt.writer import Writer, scalar
+from remote_ckpt.callback.compiled import compiled_direction
+from remote_ckpt.policy import Mode, infer_mode, scalar
+from remote_ckpt.writer import Writer
 
 
 def direction(mode: str, monitor: str, model: Any) -> Mode:
-    """Return which direction is better: `mode` if it says so, else what the compiled metric or its name says."""
+    """Return which way is better: `mode` if it is "min" or "max", else by the compiled metric, else by its name.
+
+    Raises:
+        DirectionError: None of them decides.
+    """
     if mode == "min":
         return "min"
     if mode == "max":
         return "max"
-    name = monitor.removeprefix("val_")
-    nested = [m for metric in getattr(model, "metrics", ()) for m in getattr(metric, "metrics", [metric])]
-    own = next((getattr(m, "_direction", None) for m in nested if m.name == name), None)
-    return infer_mode(monitor, own)
+    return infer_mode(monitor, compiled_direction(model, monitor.removeprefix("val_")))
 
 
 def judge(writer: Writer, monitor: str, epoch: int, logs: Mapping[str, Any], name: str) -> tuple[bool, str | None]:
@@ -35,7 +37,7 @@ def judge(writer: Writer, monitor: str, epoch: int, logs: Mapping[str, Any], nam
     current = logs.get(monitor)
     score = scalar(current)
     if current is None:
-        known = ", ".join(sorted(logs)) or "none"
+        known = ", ".join(sorted(map(str, logs))) or "none"
         warnings.warn(
             f"Can save best model only with {monitor} available. The metrics there are: {known}. Saving every time.",
             stacklevel=4,
@@ -43,7 +45,7 @@ def judge(writer: Writer, monitor: str, epoch: int, logs: Mapping[str, Any], nam
         return True, None
     if score is None:
         warnings.warn(
-            f"Can save best model only when `monitor` is a scalar value. Received: {current}. "
+            f"Can save best model only when `monitor` is a scalar value. Received: {_shown(current)}. "
             "Falling back to `save_best_only=False`.",
             stacklevel=4,
         )
@@ -53,3 +55,12 @@ def judge(writer: Writer, monitor: str, epoch: int, logs: Mapping[str, Any], nam
     if not writer.improves(score):
         return False, f"Epoch {epoch + 1}: {monitor} did not improve from {shown}"
     return True, f"Epoch {epoch + 1}: {monitor} improved from {shown} to {score:.5f}, saving model to {name}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value for people; Python refuses to write out integers of thousands of digits."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - whatever the value's own class raises
+        return type(value).__name__
+    return text if len(text) <= 80 else f"{text[:80]}… ({type(value).__name__})"

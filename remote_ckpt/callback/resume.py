@@ -34,11 +34,14 @@ def resume(
 
     Raises:
         ManifestError: The run has no checkpoint, but objects that its template has named: its manifest was lost.
-        RemoteCkptError: There may be one, and it cannot be had.
+        RemoteCkptError: There may be one, and it cannot be had. To ask for the best of checkpoints without a score is
+            a NoCheckpointError.
     """
     try:
         found = run.load(model, which if team.size == 1 else _chosen(run, which, team))
     except NoCheckpointError as exc:
+        if run.latest is not None:
+            raise
         if run.unnamed():
             raise ManifestError(f"Not resumed, and not begun anew either. {exc} Or train in another folder.") from exc
         log.info("%s holds nothing to resume from; training starts anew.", run.url)

@@ -156,10 +156,10 @@ class Riders:
         return [rider for rider in self.callbacks if isinstance(rider, keras.callbacks.Callback)]
 
     def states(self) -> States:
-        """Return what each rider remembers now; nothing if it cannot travel, which is told once."""
+        """Return what each rider remembers now; nothing if it cannot be had or travel, which is told once."""
         try:
             return self._checked_states()
-        except ValueError as exc:
+        except Exception as exc:  # noqa: BLE001 - of the user's own class; the model is saved without it
             if not self._told:
                 log.warning("Checkpoints are saved without the state of the riders from now on: %s", exc)
             self._told = True

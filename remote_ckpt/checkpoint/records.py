@@ -26,7 +26,7 @@ from remote_ckpt.checkpoint import safe_json
 from remote_ckpt.checkpoint.plain import check_size
 from remote_ckpt.errors import LocationError, ManifestError, ManifestVersionError
 from remote_ckpt.location import Location, validate_key
-from remote_ckpt.policy import Mode, best_of, retained
+from remote_ckpt.policy import Mode, best_of, by_capture, is_number, retained
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20  # 10,000 records with 20 logs each are 12 MB
@@ -105,19 +105,30 @@ class Checkpoint(_Record):
     riders: Riders = Field(default_factory=dict)
     missing: bool = False
 
+    def scored_by(self, monitor: str) -> Checkpoint:
+        """Return the record with the score by another metric; None where it was not logged."""
+        return self.model_copy(update={"score": self.logs.get(monitor)})
+
 
 class Entry(_Record):
     """One line of a series' history; it outlives the checkpoint's pruning.
 
     Attributes:
         key: The object it had: what was killed between pruning and deleting has left it behind, for a sweep.
+        monitor: The metric of the score, where it is not the series' own: it was changed after the record was pruned.
     """
 
     id: Id
     key: Key | None = None
     epoch: int = Field(ge=0, le=1 << 53)
     score: float | None = None
+    monitor: Name | None = None
     created: AwareDatetime
+
+    @property
+    def own_score(self) -> float | None:
+        """The score, where it is by the series' own metric: others are not compared with it."""
+        return self.score if self.monitor is None else None
 
 
 class Segment(_Record):
@@ -178,9 +189,9 @@ class Series(_Record):
     Attributes:
         monitor: The name of the metric that decides.
         mode: Its direction.
-        best: Id of the best checkpoint; None while there is none.
-        latest: Id of the one captured last.
-        alias: What a template without fields shows under its fixed name: `"best"` or `"latest"`.
+        best: Id of the best checkpoint; None while none has a score that is a number.
+        latest: Id of the one captured last, see `policy.by_capture`.
+        alias: What a template without fields shows under its fixed name: `"best"` or `"latest"`; see `shown`.
         alias_seen: Whether the fixed name has existed once. From then on its absence means that the user deleted it.
         checkpoints: Records at hand, in the order of their commits; best and latest are always among them.
         history: One entry for each commit, the latest of all commits.
@@ -210,7 +221,7 @@ class Series(_Record):
         return self
 
     def find(self, which: Which | None) -> Checkpoint | None:
-        """Return the checkpoint that `which` names, or None. Of several of one epoch, the last committed."""
+        """Return the checkpoint that `which` names, or None. Of several of one epoch, the latest."""
         if which == "best":
             which = self.best
         elif which == "latest":
@@ -218,8 +229,13 @@ class Series(_Record):
         if which is None:
             return None
         if isinstance(which, int):
-            return next((c for c in reversed(self.checkpoints) if c.epoch == which), None)
+            return next(iter(by_capture(c for c in self.checkpoints if c.epoch == which)[-1:]), None)
         return next((c for c in self.checkpoints if c.id == which), None)
+
+    @property
+    def shown(self) -> Checkpoint | None:
+        """What the fixed name shows, if there is one: while nothing has a score, the latest in place of the best."""
+        return (self.find(self.alias) or self.find("latest")) if self.alias else None
 
     def knows(self, checkpoint_id: str) -> bool:
         """Return whether a checkpoint of this id was committed, pruned or not, as far as the history is at hand."""
@@ -245,8 +261,19 @@ class Series(_Record):
         """Return the series judged by another metric, as far as the records' logs hold it."""
         if (monitor, mode) == (self.monitor, self.mode):
             return self
-        records = tuple(c.model_copy(update={"score": c.logs.get(monitor)}) for c in self.checkpoints)
-        return self.model_copy(update={"monitor": monitor, "mode": mode})._with_records(records)
+        if monitor == self.monitor:
+            return self.model_copy(update={"mode": mode})._with_records(self.checkpoints)
+        records = {c.id: c.scored_by(monitor) for c in self.checkpoints}
+        history = tuple(self._rescored(entry, monitor, records.get(entry.id)) for entry in self.history)
+        changed = self.model_copy(update={"monitor": monitor, "mode": mode, "history": history})
+        return changed._with_records(tuple(records.values()))
+
+    def _rescored(self, entry: Entry, monitor: str, record: Checkpoint | None) -> Entry:
+        """Return an entry for a history by another metric; without its record it keeps the score that it had."""
+        if record is not None:
+            return entry.model_copy(update={"score": record.score, "monitor": None})
+        known = entry.monitor or self.monitor
+        return entry.model_copy(update={"monitor": None if known == monitor else known})
 
     def with_checkpoint(self, candidate: Checkpoint) -> Series:
         """Return the series with `candidate` recorded, and the best if it beats the present best. Idempotent by id."""
@@ -272,7 +299,7 @@ class Series(_Record):
     def pruned(self, keep_best: int | None, keep_last: int | None) -> tuple[Series, tuple[Checkpoint, ...]]:
         """Return the series after retention, and the records that fell out of it; those that are missing stay."""
         there = [c for c in self.checkpoints if not c.missing]
-        kept = retained(there, self.mode, keep_best, keep_last)
+        kept = retained(by_capture(there), self.mode, keep_best, keep_last)
         kept |= {name for name in (self.best, self.latest) if name} | {c.id for c in self.checkpoints if c.missing}
         gone = tuple(c for c in self.checkpoints if c.id not in kept)
         return self.without({c.id for c in gone}), gone
@@ -280,17 +307,15 @@ class Series(_Record):
     def _with_records(self, records: tuple[Checkpoint, ...]) -> Series:
         """Return the series with these records; best and latest follow from those whose objects are there.
 
-        The latest is the one captured last, not the one committed last: uploads of several machines, and what
-        `recover` brings days later, overtake each other. Writers keep `created` rising within a series, so that a
-        clock that was set back does not hide what came after.
+        Writers keep `created` rising within a series, so that a clock that was set back does not hide what came after.
         """
         there = [c for c in records if not c.missing]
         best = best_of(there, self.mode)
-        latest = max(reversed(there), key=lambda c: c.created, default=None)
-        rides = {best, latest.id if latest else None}
+        latest = by_capture(there)[-1].id if there else None
+        rides = {best, latest}
         light = tuple(c.model_copy(update={"riders": {}}) if c.riders and c.id not in rides else c for c in records)
         return self.model_copy(
-            update={"checkpoints": light, "best": best, "latest": latest.id if latest else None},
+            update={"checkpoints": light, "best": best, "latest": latest},
         )
 
 
@@ -334,11 +359,20 @@ class Manifest(_Record):
             manifest = cls.model_validate(_with_urls(raw, location))
         except (ValidationError, RecursionError) as exc:
             raise ManifestError(f"{where} is not valid: {first_problem(exc)}. Nothing was changed. {_ADVICE}") from exc
-        return manifest
+        return manifest._without_unscored_bests()
 
     def dump(self) -> bytes:
         """Return the JSON, indented for people; unknown fields as they came."""
         return self.model_dump_json(indent=1).encode() + b"\n"
+
+    def _without_unscored_bests(self) -> Manifest:
+        """Return the manifest as it is read today: earlier versions named the newest where none had a score."""
+        settled = {
+            name: one.model_copy(update={"best": None})
+            for name, one in self.series.items()
+            if (best := one.find("best")) is not None and not is_number(best.score)
+        }
+        return self.model_copy(update={"series": {**self.series, **settled}}) if settled else self
 
     def of(self, template: str) -> Series | None:
         """Return one series."""

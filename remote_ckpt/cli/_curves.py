@@ -95,14 +95,22 @@ def _drawn(run: Run, held: Mapping[str, Series]) -> Iterator[Found]:
 
 
 def _by(metric: str, mode: str | None, found: list[Found]) -> list[Curve]:
-    judged = next((series.mode for _, _, series in found if series.monitor == metric), None)
-    direction: Mode = "min" if mode == "min" else "max" if mode == "max" else judged or infer_mode(metric)
+    logged = {name for *_, series in found for record in series.checkpoints for name in record.logs}
+    if metric not in logged:
+        known = ", ".join(sorted(logged)[:20]) or "nothing"
+        raise NoCheckpointError(f"No checkpoint has logged {metric!r}. What was logged: {known}.")
+    direction = _direction(metric, mode, {series.mode for *_, series in found if series.monitor == metric})
     curves = [curve_by(*one, metric, direction) for one in found]
     for curve in curves:
         if not curve.points:
             tell(f"{curve.run} is left out: it has not logged {metric}.", style="yellow")
-    if not any(curve.points for curve in curves):
-        logged = {name for *_, series in found for record in series.checkpoints for name in record.logs}
-        known = ", ".join(sorted(logged)[:20]) or "nothing"
-        raise NoCheckpointError(f"No checkpoint has logged {metric!r}. What was logged: {known}.")
     return [curve for curve in curves if curve.points]
+
+
+def _direction(metric: str, mode: str | None, judged: set[Mode]) -> Mode:
+    """Return which way a metric is better: as the user says, else as all series judge that are judged by it."""
+    if mode is not None:
+        return "min" if mode == "min" else "max"
+    if len(judged) > 1:
+        raise typer.BadParameter(f"Some series take less of {metric} for better, and some more. Give --mode.")
+    return next(iter(judged), None) or infer_mode(metric)

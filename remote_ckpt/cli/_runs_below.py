@@ -62,7 +62,9 @@ def _show(judge: Judge, standings: list[Standing]) -> None:
     rows = table(*_NUMBERS, "run", right=_NUMBERS)
     for standing in standings:
         best = standing.best
-        facts = (number(best.score), best.epoch + 1, age(best.created), human_bytes(best.size))
+        facts = ("no score", "-", "-", "-")
+        if best is not None:
+            facts = (number(best.score), str(best.epoch + 1), age(best.created), human_bytes(best.size))
         rows.add_row(*cells(*facts, standing.count, age(standing.latest), standing.name or standing.url))
     stdout().print(rows)
 
@@ -84,5 +86,5 @@ def _line(standing: Standing) -> dict[str, Any]:
         "url": standing.url,
         "checkpoints": standing.count,
         "latest": standing.latest.isoformat(),
-        "best": as_json(standing.best),
+        "best": as_json(standing.best) if standing.best else None,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from remote_ckpt.checkpoint import Checkpoint, Entry, Series
-from remote_ckpt.policy import is_better
+from remote_ckpt.policy import best_first, is_better
 
 _RECENT = 20  # commits that the rate is taken from
 
@@ -47,6 +47,9 @@ class Track:
 
     def look(self, series: Series) -> list[News]:
         """Take note of what has come since the last look, and return it."""
+        if (series.monitor, series.mode) != (self.series.monitor, self.series.mode):
+            known = best_first([one for one in series.checkpoints if one.id in self._seen], series.mode)
+            self._best = known[0].score if known else None  # the one until now is by another metric
         self.series = series
         return [self._count(entry) for entry in series.history if entry.id not in self._seen]
 
@@ -71,8 +74,8 @@ class Track:
         self._seen.add(entry.id)
         self._recent = [*self._recent, entry][-_RECENT:]
         self.commits += 1
-        improved = is_better(entry.score, self._best, self.series.mode)
+        improved = is_better(entry.own_score, self._best, self.series.mode)
         if improved:
-            self._best = entry.score
+            self._best = entry.own_score
             self.improvements += 1
         return News(entry, improved, self.series.find(entry.id))

@@ -124,14 +124,15 @@ def _summary(track: Track) -> str:
 def _line(track: Track, one: News) -> str:
     mark = "best  " if one.improved else ""
     key = one.record.key if one.record else "(pruned)"
-    return f"{_clock()}  epoch {one.entry.epoch + 1}  {track.series.monitor} {number(one.entry.score)}  {mark}{key}"
+    return f"{_clock()}  epoch {one.entry.epoch + 1}  {track.series.monitor} {number(one.entry.own_score)}  {mark}{key}"
 
 
 def _as_json(name: str, track: Track, one: News) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads(one.entry.model_dump_json())
     facts["epoch"] = one.entry.epoch + 1
+    facts["monitor"] = one.entry.monitor or track.series.monitor
     url = one.record.url if one.record else None
-    return {"series": name, "monitor": track.series.monitor, "improved": one.improved, "url": url, **facts}
+    return {"series": name, "improved": one.improved, "url": url, **facts}
 
 
 def _print_json(value: dict[str, Any]) -> None:

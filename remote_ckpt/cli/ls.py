@@ -48,7 +48,8 @@ def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = Fals
 
 
 def _show(name: str, series: Series) -> None:
-    say(f"{name}  ({series.monitor}, {series.mode})", style="bold")
+    none = "" if series.best else ": no best, as no checkpoint has a score"
+    say(f"{name}  ({series.monitor}, {series.mode}){none}", style="bold")
     rows = table("epoch", "score", "size", "age", "", "key", right=("epoch", "score", "size", "age"))
     for record in series.checkpoints:
         facts = (record.epoch + 1, number(record.score), human_bytes(record.size), age(record.created))

@@ -179,9 +179,11 @@ class Committer:
                 series = self._with_all_records(name, series)
                 series = series.without(_replaced_by(candidate, series))
             series = series.model_copy(update={"alias": terms.alias})
-            series = self.judged(name, series, terms.monitor, terms.mode)
-            series, withdrawn = self.looked_at(name, series, candidate, presence)
-            series, gone = series.with_checkpoint(candidate).pruned(terms.keep_best, terms.keep_last)
+            monitor, mode = _judge_of(candidate, terms, series)
+            added = candidate.scored_by(monitor) if monitor != terms.monitor else candidate
+            series = self.judged(name, series, monitor, mode)
+            series, withdrawn = self.looked_at(name, series, added, presence)
+            series, gone = series.with_checkpoint(added).pruned(terms.keep_best, terms.keep_last)
             pruned = (*withdrawn, *gone)
             return manifest.with_series(name, series.with_base(candidate.id, blocks))
 
@@ -246,7 +248,7 @@ class Committer:
         """Return a series judged by a metric; by another one than before, all its records are asked."""
         if (monitor, mode) == (series.monitor, series.mode):
             return series
-        return self._with_all_records(name, series).scored_by(monitor, mode)
+        return self.archive.whole(name, series).scored_by(monitor, mode)
 
     def looked_at(
         self, name: str, series: Series, candidate: Checkpoint | None = None, presence: Presence | None = None
@@ -377,6 +379,13 @@ class Committer:
                 "Nothing was changed. Keep fewer checkpoints, or log less with each."
             )
         return data
+
+
+def _judge_of(candidate: Checkpoint, terms: Terms, series: Series) -> tuple[str, Mode]:
+    """Return how a series is judged once it has `candidate`: one that comes late does not bring back its old metric."""
+    latest = series.find("latest")
+    late = latest is not None and candidate.created < latest.created
+    return (series.monitor, series.mode) if late else (terms.monitor, terms.mode)
 
 
 def _replaced_by(candidate: Checkpoint, series: Series) -> set[str]:

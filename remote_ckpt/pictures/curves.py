@@ -109,10 +109,9 @@ def drawable(score: float | None) -> bool:
 def curve_of(run: str, template: str, series: Series) -> Curve:
     """Return a series' curve by its own metric, what was pruned included.
 
-    A record at hand goes before what the history says of it: the history keeps the score it was committed with, even
-    if the series has been judged by another metric since.
+    Left out is what was pruned before the series was judged by this metric: its score is of another one.
     """
-    known: dict[str, Checkpoint | Entry] = {entry.id: entry for entry in series.history}
+    known: dict[str, Checkpoint | Entry] = {entry.id: entry for entry in series.history if entry.monitor is None}
     known.update({record.id: record for record in series.checkpoints})
     return _curve(run, template, series, known.values())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Which
 from remote_ckpt.location import MANIFEST_KEY, Location
+from remote_ckpt.policy import by_capture
 
 _SHOWN = 5
 
@@ -28,6 +29,8 @@ def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: W
         return f"{named} is a file, not a run. A run is a folder, or the URL that training saved to."
     if template is not None and template not in manifest.series and not waiting:
         return _no_series(location, template, manifest)
+    if which == "best" and (unscored := _unscored(location, manifest)):
+        return f"{location.name} has no best checkpoint: {unscored}"
     wanted = "" if which is None else f" ({_name(which)})"
     return f"{location.name} holds no checkpoint{wanted}. {_hint(location, manifest, waiting)}"
 
@@ -39,6 +42,19 @@ def unnamed_files(location: Location, count: int) -> str:
     return (
         f"{there} there: was {MANIFEST_KEY} lost? `remote-ckpt rebuild {shlex.quote(url)}` makes a new one from what "
         "lies there."
+    )
+
+
+def _unscored(location: Location, manifest: Manifest) -> str | None:
+    """Return why no checkpoint is the best although there are some, and what to ask for; None if there are none."""
+    held = {name: one for name, one in manifest.series.items() if location.template in (None, name) and one.latest}
+    latest = by_capture(record for one in held.values() if (record := one.find("latest")))
+    if not latest:
+        return None
+    monitors = ", ".join(sorted({one.monitor for one in held.values()}))
+    return (
+        f"none has a score, as {monitors} was never logged with them, or was never a number. Ask for the latest "
+        f"(epoch {latest[-1].epoch + 1}), for an epoch or an id; `remote-ckpt ls` lists them."
     )
 
 

@@ -21,26 +21,26 @@ class Standing:
     Attributes:
         name: The run's folder below the prefix.
         url: The run's URL, without a password.
-        best: The best checkpoint of all series that are judged by this metric.
+        best: The best checkpoint of all series that are judged by this metric; None while none has a score.
         latest: When the last of them was captured.
         count: How many they are.
     """
 
     name: str
     url: str
-    best: Checkpoint
+    best: Checkpoint | None
     latest: datetime
     count: int
 
     @property
     def id(self) -> str:
-        """The best checkpoint's."""
-        return self.best.id
+        """What tells it from others."""
+        return self.url
 
     @property
     def score(self) -> float | None:
-        """The best checkpoint's."""
-        return self.best.score
+        """The best checkpoint's; None while there is none."""
+        return self.best.score if self.best else None
 
 
 def leaderboard(runs: Iterable[FoundRun]) -> dict[Judge, list[Standing]]:
@@ -60,7 +60,7 @@ def leaderboard(runs: Iterable[FoundRun]) -> dict[Judge, list[Standing]]:
 def _standings(found: FoundRun) -> dict[Judge, Standing]:
     judged: dict[Judge, list[Series]] = {}
     for series in found.manifest.series.values():
-        if series.find("best") and series.find("latest"):
+        if series.find("latest"):
             judged.setdefault((series.monitor, series.mode), []).append(series)
     return {judge: _standing(found, judge[1], together) for judge, together in judged.items()}
 
@@ -69,4 +69,4 @@ def _standing(found: FoundRun, mode: Mode, together: list[Series]) -> Standing:
     bests = [best for series in together if (best := series.find("best"))]
     latest = [last.created for series in together if (last := series.find("latest"))]
     count = sum(len(one.checkpoints) + sum(segment.records for segment in one.segments) for one in together)
-    return Standing(found.name, found.run.url, best_first(bests, mode)[0], max(latest), count)
+    return Standing(found.name, found.run.url, next(iter(best_first(bests, mode)), None), max(latest), count)

@@ -18,7 +18,7 @@ from remote_ckpt.commit import Committer
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import CorruptCheckpointError, LocationError, TemplateError
 from remote_ckpt.location import SUFFIXES, Location, Template
-from remote_ckpt.policy import Mode, infer_mode
+from remote_ckpt.policy import Mode, by_capture, infer_mode
 from remote_ckpt.publish import Publisher, object_key
 from remote_ckpt.spool import Entry, Spool, Terms
 from remote_ckpt.stores.base import Digests, Progress, TransferReport
@@ -32,7 +32,7 @@ class Facts:
 
     Attributes:
         score: What it reached; NaN is recorded, and never the best.
-        epoch: 0-based; else the one after the series' latest.
+        epoch: 0-based; else the one after the series' checkpoint that was captured last before the file was written.
         monitor: The metric that the score is of; else the series' own, or the one of the run's other series, or
             `val_loss`.
         mode: Its direction; else the series' own, or what the metric's name says.
@@ -68,7 +68,10 @@ def push(
         waiting = (one for one in spool.adopt() if one.record.series == template.text)
         entry = next((one for one in waiting if _is_same(one.record, digests, facts)), None)
         if entry is None:
-            entry = _seal(path, _record(path, template, series, terms, facts, digests), terms, spool)
+            past = committer.archive.whole(template.text, series) if series else None
+            record = _record(path, template, past, terms, facts, digests)
+            location.check_name(template, record.key if template.fields else template.text)
+            entry = _seal(path, record, terms, spool)
         commit = Publisher(committer.store, location, committer).publish(
             entry, TransferReport(), spool.beating(progress)
         )
@@ -131,8 +134,8 @@ def _terms(template: Template, manifest: Manifest, facts: Facts) -> Terms:
 def _record(
     path: Path, template: Template, series: Series | None, terms: Terms, facts: Facts, digests: Digests
 ) -> Checkpoint:
-    latest = series.find("latest") if series else None
-    epoch = facts.epoch if facts.epoch is not None else latest.epoch + 1 if latest else 0
+    created = _written(path)
+    epoch = facts.epoch if facts.epoch is not None else _next_epoch(series, created)
     logs: dict[str, float | None] = {**facts.logs, terms.monitor: facts.score}
     checkpoint_id = secrets.token_hex(8)
     try:
@@ -149,10 +152,16 @@ def _record(
         "epoch": epoch,
         "score": facts.score,
         "logs": logs,
-        "created": _written(path),
+        "created": created,
         "writer": f"{socket.gethostname()}-{os.getpid()}",
     }
     return recordable(known, terms.monitor)
+
+
+def _next_epoch(series: Series | None, created: datetime) -> int:
+    """Return the epoch in whose place the file belongs: by time, as the latest is found."""
+    before = by_capture(record for record in (series.checkpoints if series else ()) if record.created <= created)
+    return before[-1].epoch + 1 if before else 0
 
 
 def _written(path: Path) -> datetime:

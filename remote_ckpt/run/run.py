@@ -29,7 +29,7 @@ from remote_ckpt.errors import (
     StoreError,
 )
 from remote_ckpt.location import Location
-from remote_ckpt.policy import Mode, best_first, infer_mode
+from remote_ckpt.policy import Mode, best_first, by_capture, infer_mode, is_number, scalar
 from remote_ckpt.publish import Publisher
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.run.keeping import ORPHAN_AGE, delete_pruned, sweep_orphans, sweep_uploads
@@ -142,16 +142,16 @@ class Run:
     def checkpoints(self) -> list[Checkpoint]:
         """All checkpoints, in the order of their capture; those whose objects were found missing are marked so."""
         records = [record for series in self.series.values() for record in series.checkpoints]
-        return sorted(records, key=lambda record: record.created)
+        return by_capture(records)
 
     @property
     def best(self) -> Checkpoint | None:
-        """The best checkpoint, or None."""
+        """The best checkpoint; None when there is none, or none has a score: then no one is the best."""
         return next(iter(self._candidates("best", fallback=False)), None)
 
     @property
     def latest(self) -> Checkpoint | None:
-        """The checkpoint captured last, or None."""
+        """The checkpoint captured last, whenever it was committed; or None."""
         return next(iter(self._candidates("latest", fallback=False)), None)
 
     def find(self, which: Which = "best") -> Checkpoint:
@@ -229,7 +229,7 @@ class Run:
         if target.is_dir():
             target /= checkpoint.key.rsplit("/", 1)[-1]
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+        partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # as a name may be as long as the disk allows
         try:
             shutil.copyfile(path, partial)
             partial.replace(target)
@@ -290,12 +290,13 @@ class Run:
         Args:
             template: Filename template, relative to the run.
             monitor: The metric that decides.
-            mode: `"min"`, `"max"`, or `"auto"` to go by the metric's name.
+            mode: `"min"`, `"max"`, or `"auto"` to go by the words of the metric's name, see `metric_names`.
             **options: See `writer.SeriesOptions`: `save_best_only`, `keep_best`, `keep_last`, `threshold`, `on_error`;
                 and `spool_limit` in bytes.
 
         Raises:
             LocationError: The template cannot be used.
+            DirectionError: The mode is "auto", and the words of the name decide nothing.
             ValueError: The mode is none of these.
             ManifestError: What is there is not a manifest we can read.
             StoreError: The store cannot be read.
@@ -331,13 +332,13 @@ class Run:
 
         It joins the series that the URL names by its template, else the one of its kind; where there is none, one
         called `pushed-{epoch:02d}` is begun. When the file was written counts as the time of its capture, so an old
-        one does not become the latest. Nothing is overwritten, and nothing is pruned. Repeating changes nothing, and
-        goes on where an upload broke off.
+        one does not become the latest, and retention counts it among the old ones. Nothing is overwritten, and
+        nothing is pruned. Repeating changes nothing, and goes on where an upload broke off.
 
         Args:
             path: A `.weights.h5`, `.keras` or `.h5` file; it is copied, and must not change meanwhile.
             score: What it reached.
-            epoch: 0-based; by default the one after the latest.
+            epoch: 0-based; by default the one after the checkpoint that was captured last before the file was written.
             monitor: The metric that the score is of; by default the one that the run is judged by, else `val_loss`.
             mode: `"min"`, `"max"`, or `"auto"`: as the run has it, or as the metric's name says.
             logs: Other metrics, for the filename template and the record.
@@ -345,7 +346,8 @@ class Run:
 
         Raises:
             CorruptCheckpointError: The file is damaged, not safe to load, or changed meanwhile.
-            ValueError: The mode is none of these.
+            DirectionError: The mode is "auto", and neither the run nor the words of the name decide.
+            ValueError: The mode is none of these, or the score is no number.
             LocationError: It is no such file; or the run has several series that it could join, or judges by another
                 metric.
             ManifestError: The manifest cannot be read, or not be written without its key.
@@ -354,7 +356,10 @@ class Run:
         from remote_ckpt.run.push import Facts, push
 
         direction = None if mode == "auto" else _direction("", mode)
-        facts = Facts(float(score), epoch, monitor, direction, dict(logs or {}))
+        value = scalar(score)
+        if value is None:
+            raise ValueError(f"The score is a number. Received: {type(score).__name__}")
+        facts = Facts(value, epoch, monitor, direction, dict(logs or {}))
         spool = Spool(self.location, self._spool_dir)
         source = Path(path).expanduser()
         return push(source, facts, location=self.location, committer=self._committer(), spool=spool, progress=progress)
@@ -487,7 +492,7 @@ class Run:
         """Yield the checkpoints that would do, the wanted one first; older records are read when it comes to them."""
         if which not in ("best", "latest"):
             found = [record for one in self.series.values() if (record := one.find(which))]
-            yield from sorted(found, key=lambda record: record.created, reverse=True)[:1]
+            yield from by_capture(found)[-1:]
             return
         chosen = self._looked_for(self._chosen(self.manifest()))
         first = next(iter(_ordered(which, chosen, [c for one in chosen.values() if (c := one.find(which))])), None)
@@ -525,14 +530,18 @@ class Run:
 
 
 def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoint]) -> list[Checkpoint]:
-    """Return the records with the better, or the later, ones first. To have a best, series must be judged alike."""
+    """Return the records with the better, or the later, ones first; without a score none is better than another.
+
+    To have a best, series must be judged alike; one in which nothing has a score counts for nothing.
+    """
     if which == "latest":
-        return sorted(records, key=lambda record: record.created, reverse=True)
-    judged = {(one.monitor, one.mode) for one in series.values() if one.checkpoints}
+        return by_capture(records)[::-1]
+    judged = {(one.monitor, one.mode) for one in series.values() if one.best}
     if len(judged) > 1:
         named = ", ".join(sorted(f"{monitor} ({mode})" for monitor, mode in judged))
         raise LocationError(f"The run's series are judged by different metrics: {named}. Name one by its template.")
-    return best_first(records, next(iter(judged))[1]) if judged else records
+    scored = [record for record in records if is_number(record.score)]
+    return best_first(scored, next(iter(judged))[1]) if judged else []
 
 
 def _id(record: Checkpoint | None) -> str | None:

@@ -122,7 +122,7 @@ class Auditor:
             committer = Committer(self.store, self.location)
             manifest = committer.load()
             for name, series in manifest.series.items():
-                shown = series.find(series.alias)
+                shown = series.shown
                 if shown is not None and self._digest(name, shown.size) != shown.sha256:
                     self._note(f"{name} does not show the {series.alias}")
 
@@ -155,9 +155,10 @@ class Auditor:
 
         def stands_out(one: Checkpoint | Entry) -> bool:
             record = held.get(one.id)
+            own = one.own_score if isinstance(one, Entry) else one.score
             if record is None:
-                return is_better(one.score, top.score if top else None, series.mode)
-            return not is_marked_missing(record) and is_better(one.score, score, series.mode)
+                return is_better(own, top.score if top else None, series.mode)
+            return not is_marked_missing(record) and is_better(own, score, series.mode)
 
         above = next(filter(stands_out, series.history), None)
         if above is not None:

@@ -52,7 +52,8 @@ def checkpoint(url, grace=30.0, **options):
 
 def test_the_latest_is_saved_whatever_the_rules_say(tmp_path, caplog):
     """Not the best, not the epoch's end, and without the metric that is in its name."""
-    saving = checkpoint(tmp_path / "w-{epoch:02d}-{val_score:.2f}.weights.h5", monitor="val_score", save_best_only=True)
+    name = tmp_path / "w-{epoch:02d}-{val_score:.2f}.weights.h5"
+    saving = checkpoint(name, monitor="val_score", mode="max", save_best_only=True)
     history = fit(model(), [Scores(0.5, 0.4, 0.3), Term(1, batch=0), saving], epochs=3)
     assert history.epoch == [0, 1]
     assert [(record.key, record.batch) for record in Run(str(tmp_path)).checkpoints] == [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from models import model
 from processes import finish
-from records import seal
+from records import seal, terms
 
 from remote_ckpt import exits
 from remote_ckpt import spool as spool_module
@@ -428,3 +428,118 @@ writer.close()
     assert done.returncode == 0, done.stderr
     assert "forked from" in done.stdout
     assert [record.epoch for record in Run(str(tmp_path / "run")).checkpoints] == [0, 2]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Sealing waits at it while it is closed; `disk.reached` shows that one does."""
+    disk = threading.Event()
+    disk.reached = threading.Event()
+    real = Spool.seal
+
+    def sealed(self, *args, **options):
+        disk.reached.set()
+        assert disk.wait(60)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Spool, "seal", sealed)
+    yield disk
+    disk.set()
+
+
+@pytest.mark.parametrize("logs", [{}, {"score": float("nan")}, {"score": 0.7}])
+def test_a_save_that_is_not_better_takes_the_place_of_none_that_waits_for_the_disk(tmp_path, disk, logs):
+    """`validation_freq=2` gives one without a score after a better one; it waits for the disk instead."""
+    run, saving = writer(tmp_path, save_best_only=True)
+    made = model()
+    saving.save(made, epoch=0, logs={"score": 0.1})
+    assert disk.reached.wait(30)
+    saving.save(made, epoch=1, logs={"score": 0.9})
+    third = threading.Thread(target=saving.submit, args=(made,), kwargs={"epoch": 2, "logs": logs})
+    third.start()
+    third.join(0.5)  # a save that took the place of the waiting one would do so at once
+    disk.set()
+    third.join()
+    saving.close()
+    assert [record.epoch for record in run.checkpoints] == [0, 1, 2]
+    assert run.best.score == 0.9
+
+
+def test_a_better_save_takes_the_place_of_one_that_waits_for_the_disk(tmp_path, disk):
+    """Also of one without a score, which could not be the best."""
+    run, saving = writer(tmp_path, save_best_only=True)
+    made = model()
+    saving.save(made, epoch=0, logs={"score": 0.1})
+    assert disk.reached.wait(30)
+    for epoch, logs in enumerate(({}, {"score": 0.5}, {"score": 0.9}), start=1):
+        saving.save(made, epoch=epoch, logs=logs)
+    disk.set()
+    saving.close()
+    assert [record.epoch for record in run.checkpoints] == [0, 3]
+    assert saving.stats.superseded == 2
+
+
+def test_a_save_without_a_score_takes_the_place_of_none_that_waits_for_the_network(tmp_path, gate):
+    """By the same rule."""
+    run, saving = writer(tmp_path, save_best_only=True)
+    made = model()
+    saving.save(made, epoch=0, logs={"score": 0.1})
+    assert gate.reached.wait(30)
+    for epoch, logs in enumerate(({"score": 0.9}, {}, {"score": 0.95}, {}), start=1):
+        saving.save(made, epoch=epoch, logs=logs)
+        until(lambda epoch=epoch: epoch in [entry.record.epoch for entry in run.pending()])
+    gate.set()
+    saving.close()
+    assert [record.epoch for record in run.checkpoints] == [0, 3, 4]
+
+
+def leave(tmp_path, number, score, *, monitor, mode="max", **changes):
+    """Leave what a killed process had sealed."""
+    spool = Spool(Run(str(tmp_path / "run")).location, tmp_path / "spool")
+    seal(spool, number, score, rules=terms(monitor=monitor, mode=mode), **changes)
+    spool.close()
+
+
+def test_what_another_job_left_without_our_metric_is_not_let_go_of_for_a_number(tmp_path, gate):
+    """It cannot be compared, and what is on the disk reaches the bucket."""
+    leave(tmp_path, 0, 0.99, monitor="other", series=NAMED, logs={"other": 0.99})
+    run, saving = writer(tmp_path, save_best_only=True)
+    assert saving.best is None
+    save_all(saving, [0.1, 0.2])
+    until(lambda: 0.2 in [entry.record.score for entry in run.pending()])
+    gate.set()
+    saving.close()
+    assert run.find("id0").score is None
+    assert run.best.score == 0.2
+
+
+def test_what_another_job_left_of_another_series_is_judged_by_its_own_terms(tmp_path):
+    """Neither series changes the other's score to beat."""
+    leave(tmp_path, 0, 0.99, monitor="other", series="{epoch}.weights.h5", key="1.weights.h5")
+    run, saving = writer(tmp_path, save_best_only=True)
+    saving.flush()
+    assert saving.best is None
+    assert saving.save(model(), epoch=0, logs={"score": 0.1})
+    saving.close()
+    judged = {name: (series.monitor, series.find("best").score) for name, series in run.series.items()}
+    assert judged == {"{epoch}.weights.h5": ("other", 0.99), NAMED: ("score", 0.1)}
+
+
+def test_a_full_spool_keeps_the_best_of_each_series(tmp_path, gate):
+    """A number of another metric is no larger and no smaller than one of this."""
+    leave(tmp_path, 0, 100.0, monitor="other", series="{epoch}.weights.h5", key="1.weights.h5")
+    leave(tmp_path, 1, 50.0, monitor="other", series="{epoch}.weights.h5", key="2.weights.h5")
+    run, saving = writer(tmp_path)
+    assert gate.reached.wait(30)
+    save_all(saving, [0.9])
+    until(lambda: 0.9 in [entry.record.score for entry in run.pending()])
+    size = max(entry.record.size for entry in run.pending())
+    saving._spool.limit = size * 3
+    made = model()
+    for epoch, score in enumerate([0.2, 0.3, 0.4], start=1):
+        saving.save(made, epoch=epoch, logs={"score": score})
+    until(lambda: 3 in [entry.record.epoch for entry in run.pending()])
+    gate.set()
+    with pytest.raises(SaveFailedError, match="spool_limit"):
+        saving.close()
+    assert {series.find("best").score for series in run.series.values()} == {100.0, 0.9}

@@ -57,6 +57,46 @@ def test_the_latest_is_the_one_captured_last_not_the_one_committed_last():
     assert late.latest == "id7"
 
 
+def test_retention_keeps_the_latest_by_capture_not_by_commit():
+    """What comes late is not kept in its place."""
+    late = series(0.1).with_checkpoint(checkpoint(7, 0.6)).with_checkpoint(checkpoint(3, 0.5))
+    kept, gone = late.pruned(keep_best=None, keep_last=2)
+    assert [record.id for record in kept.checkpoints] == ["id0", "id7", "id3"]
+    kept, gone = late.pruned(keep_best=None, keep_last=1)
+    assert [record.id for record in gone] == ["id3"]
+
+
+@pytest.mark.parametrize("scores", [(None, None), (float("nan"), None)])
+def test_without_a_score_there_is_a_latest_and_no_best(scores):
+    """Nothing is better than the others."""
+    without = series(*scores)
+    assert (without.best, without.latest) == (None, "id1")
+    assert without.find("best") is None
+
+
+def test_a_fixed_name_shows_the_best_and_until_there_is_one_the_latest():
+    """A series with fields has no fixed name."""
+    shows_best = series(None, None).model_copy(update={"alias": "best"})
+    assert shows_best.shown.id == "id1"
+    scored = shows_best.with_checkpoint(checkpoint(2, 0.5)).with_checkpoint(checkpoint(3, 0.6))
+    assert scored.shown.id == "id2"
+    assert series(0.5).shown is None
+
+
+def test_scores_of_pruned_checkpoints_keep_the_metric_that_they_are_of():
+    """By another metric they count for nothing; by their own they do again."""
+    kept, _ = series(0.5, 0.4, 0.9).pruned(keep_best=1, keep_last=1)
+    by_accuracy = kept.scored_by("val_accuracy", "max")
+    assert [(entry.own_score, entry.monitor) for entry in by_accuracy.history] == [
+        (None, "val_loss"),
+        (None, None),
+        (None, None),
+    ]
+    again = by_accuracy.scored_by("val_loss", "min")
+    assert [entry.own_score for entry in again.history] == [0.5, 0.4, 0.9]
+    assert (again.best, again.latest) == ("id1", "id2")
+
+
 def test_unknown_fields_survive_a_rewrite():
     """A newer minor version may have added them."""
     raw = json.loads(manifest(0.5).dump())

@@ -84,17 +84,18 @@ def test_only_broken_manifests_are_told_too(tmp_path):
 
 
 def test_a_leaderboard_for_programs(sweep):
-    """Each line has the whole record of its best; epochs count from one."""
+    """Each line has the whole record of its best, if any checkpoint has a score; epochs count from one."""
     fill(sweep / "odd", float("nan"))
     (sweep / "lr-1" / "manifest.json").write_text("{")
     told = json.loads(invoke("ls", sweep, "--json").stdout)
     (board,) = told["leaderboards"]
     assert (board["monitor"], board["mode"]) == ("val_loss", "min")
-    assert [(run["name"], run["best"]["score"], run["best"]["epoch"]) for run in board["runs"]] == [
+    *scored, last = board["runs"]
+    assert [(run["name"], run["best"]["score"], run["best"]["epoch"]) for run in scored] == [
         ("lr-2", 0.3, 1),
         ("lr-3", 0.45, 1),
-        ("odd", "NaN", 1),
     ]
+    assert (last["name"], last["best"]) == ("odd", None)
     assert [problem["name"] for problem in told["problems"]] == ["lr-1"]
 
 

@@ -214,3 +214,14 @@ def test_a_track_counts_commits_and_improvements_though_they_are_pruned():
     ]
     assert (track.commits, track.improvements, track.hourly) == (5, 3, 3600.0)
     assert track.look(pruned) == []
+
+
+def test_a_track_begins_anew_where_the_series_is_judged_by_another_metric():
+    """A loss of 0.5 is no accuracy to beat."""
+    followed = series(0.5)
+    track = Track(followed)
+    track.look(followed)
+    changed = followed.scored_by("val_accuracy", "max")
+    logs = {"val_accuracy": 0.25}
+    (news,) = track.look(changed.with_checkpoint(checkpoint(9, 0.25, logs=logs)))
+    assert news.improved

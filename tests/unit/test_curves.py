@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import TEMPLATE
 
-from remote_ckpt.pictures.curves import best_curves_first, best_line, best_text, curve_by, named, score_line
+from remote_ckpt.pictures.curves import best_curves_first, best_line, best_text, curve_by, curve_of, named, score_line
 from remote_ckpt.pictures.scales import Scale
 from remote_ckpt.pictures.thinning import thinned
 from remote_ckpt.pictures.timeline import timeline
@@ -36,6 +36,14 @@ def test_what_was_pruned_is_drawn_too():
     drawn = curve(0.1, 0.2, 0.3, kept=slice(2, None))
     assert len(drawn.points) == 3
     assert len(drawn.records) == 1
+
+
+def test_what_was_pruned_is_not_drawn_by_a_metric_that_it_was_not_judged_by():
+    """The series was judged by another one then, and the two have no common axis."""
+    changed = series(0.1, 0.2, 0.3, kept=slice(1, None)).scored_by("loss", "min")
+    drawn = curve_of("run", TEMPLATE, changed)
+    assert [point.epoch for point in drawn.points] == [2, 3]
+    assert drawn.points[0].improved
 
 
 def test_another_metric_is_taken_from_the_logs_of_what_is_there():

@@ -105,3 +105,63 @@ def test_a_metric_named_to_climb_out_is_refused():
     """A value with slashes and dots cannot leave the run."""
     with pytest.raises(LocationError):
         Template("{name}/w.keras").format(logs={"name": ".."})
+
+
+LONG = "w" * 300
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("/tmp/run", f"{'w' * 240}.weights.h5"),
+        ("/tmp/run", "w" * 232 + "-{epoch:02d}-{val_loss:.2f}.weights.h5"),
+        ("/tmp/run", "é" * 125 + "{epoch}.keras"),
+        ("/tmp/run", f"{LONG}/w-{{epoch}}.keras"),
+        ("/tmp/run", "w" * 220 + ".weights.h5"),  # the object behind a fixed name has sixteen more and a dash
+        ("s3://bucket/run", "w/" * 440 + "{epoch:06d}.weights.h5"),
+        ("s3://bucket/" + "p/" * 200, "w/" * 320 + "{epoch}.keras"),
+        ("gs://bucket/run", "w/" * 440 + "w.weights.h5"),
+    ],
+)
+def test_a_name_that_could_not_be_stored_is_refused_at_once(url, name):
+    """With what publishing may add to it, in bytes; not by each upload, for ever."""
+    with pytest.raises(LocationError, match="too long"):
+        Location.parse(url).check_template(Template(name))
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("/tmp/run", "w" * 230 + "{epoch}.keras"),
+        ("/tmp/run", f"{'w' * 250}/{{epoch}}.keras"),
+        ("s3://bucket/run", f"{LONG}/{{epoch}}.keras"),
+        ("memory://run", "w" * 200 + ".weights.h5"),
+    ],
+)
+def test_a_long_name_that_can_be_stored_is_not_refused(url, name):
+    """Buckets have no limit for what lies between two slashes."""
+    Location.parse(url).check_template(Template(name))
+
+
+@pytest.mark.parametrize("name", ["w-{epoch:zz}.keras", "w-{val_loss:zz}.keras", "w-{logs[0]}.keras"])
+def test_a_field_that_can_never_be_formatted_is_refused_at_once(name):
+    """Whatever will be logged."""
+    with pytest.raises(LocationError, match="Failed to format"):
+        Location.parse("/tmp/run").check_template(Template(name))
+
+
+@pytest.mark.parametrize("name", ["w-{step:06d}.keras", "w-{epoch:02d}-{note:s}.keras"])
+def test_a_field_that_cannot_be_nan_is_refused_only_where_a_save_may_be_urgent(name):
+    """Then nothing was logged yet, and the model must be saved all the same."""
+    location = Location.parse("/tmp/run")
+    location.check_template(Template(name))
+    with pytest.raises(LocationError, match="Before the machine goes"):
+        location.check_template(Template(name), urgent=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["w-{step}.keras", "w-{epoch:03d}-{batch:04d}-{val_loss:.2f}.keras", "{epoch.real}.h5"]
+)
+def test_fields_that_can_be_nan_are_fine_where_a_save_may_be_urgent(name):
+    """Epoch and batch are always there."""
+    Location.parse("/tmp/run").check_template(Template(name), urgent=True)

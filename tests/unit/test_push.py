@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from records import TEMPLATE, seal, terms
+from records import EPOCH, TEMPLATE, seal, terms
 from typer.testing import CliRunner
 
 from remote_ckpt.cli._app import app
@@ -109,6 +109,48 @@ def test_an_old_file_does_not_become_the_latest(run, file):
     later = (datetime.now(timezone.utc) + timedelta(days=9)).timestamp()
     os.utime(file, (later, later))
     assert run.push(file, score=0.05).created <= datetime.now(timezone.utc)
+
+
+def captured(file, seconds):
+    """Have the file written so long after the run's first checkpoint was captured."""
+    moment = (EPOCH + timedelta(seconds=seconds)).timestamp()
+    os.utime(file, (moment, moment))
+
+
+@pytest.mark.parametrize(("seconds", "epoch"), [(-1, 0), (0.5, 1), (1.5, 2)])
+def test_the_epoch_of_a_file_follows_from_the_time_it_was_written(run, file, seconds, epoch):
+    """It is the one after the checkpoint captured last before it, so an old file's is not after the latest."""
+    captured(file, seconds)
+    assert run.push(file, score=0.9).epoch == epoch
+    assert run.latest.epoch == max(epoch, 1)
+
+
+def test_retention_keeps_the_latest_and_lets_an_old_file_go_first(run, file):
+    """By the rule that `latest` follows, whenever it was committed."""
+    captured(file, 0.5)
+    pushed = run.push(file, score=0.9)
+    assert {record.id for record in run.prune(keep_last=1)} == {"id0", pushed.id}
+    assert run.latest.id == "id1"
+    assert [record.id for record in run.checkpoints] == ["id1"]
+
+
+def test_of_several_of_one_epoch_the_latest_is_found(run, file):
+    """Not the one committed last."""
+    captured(file, -1)
+    run.push(file, score=0.9, epoch=1)
+    assert run.find(1).id == "id1"
+
+
+@pytest.mark.parametrize("score", [np.array([0.125]), np.float32(0.125)])
+def test_a_score_may_be_an_array_of_one_number(run, file, score):
+    """As a metric may."""
+    assert run.push(file, score=score).score == 0.125
+
+
+def test_a_score_that_is_no_number_is_refused(run, file):
+    """Too large ones too."""
+    with pytest.raises(ValueError, match="score is a number"):
+        run.push(file, score=10**400)
 
 
 def test_what_is_no_weights_file_is_refused(run, tmp_path):
