@@ -196,7 +196,7 @@ def milliseconds(found: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", choices=["seaweedfs", "localstack", "moto", "ministack"], default="seaweedfs")
+    parser.add_argument("--server", choices=["seaweedfs", "localstack", "ministack"], default="seaweedfs")
     parser.add_argument("--commits", type=int, default=20, help="by each writer")
     parser.add_argument("--pause", type=float, nargs="+", default=[0.0, 5.0], help="seconds between a writer's commits")
     parser.add_argument("--writers", type=int, nargs="+", choices=sorted(CROWDS), default=sorted(CROWDS))

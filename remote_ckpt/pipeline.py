@@ -55,8 +55,15 @@ class Snapshot(Protocol):
     def nbytes(self) -> int:
         """About how large the file will be, in bytes."""
 
+    @property
+    def written(self) -> int:
+        """How many of these bytes the spool's disk holds already."""
+
     def write(self, path: Path) -> None:
         """Write the file; called once, from the sealer."""
+
+    def discard(self) -> None:
+        """Release what is held, instead of writing it or after; may be repeated."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,9 @@ class Pipeline:
         with self._changed:
             self._require_going()
             while self._jobs:  # only ever one
-                self._give_up(self._jobs.popleft().id)
+                older = self._jobs.popleft()
+                self._give_up(older.id)
+                older.snapshot.discard()
                 self.stats.superseded += 1
             self._jobs.append(job)
             self._urgent = job.id if urgent else self._urgent
@@ -296,9 +305,10 @@ class Pipeline:
 
     def _seal(self, job: Job) -> None:
         try:
-            self._make_room(job.snapshot.nbytes)
+            self._make_room(job.snapshot.nbytes, job.snapshot.written)
             entry = self.spool.seal(job.id, job.suffix, job.snapshot.write, job.complete, blocks=True)
         except BaseException as exc:  # noqa: BLE001 - whatever a user's layer raises: told, counted, training goes on
+            job.snapshot.discard()
             with self._changed:
                 self._give_up(job.id)
                 self._lose(exc, "A checkpoint could not be written to the local disk and is lost")
@@ -321,9 +331,14 @@ class Pipeline:
                 self.stats.superseded += 1
                 _drop(entry)
 
-    def _make_room(self, needed: int) -> None:
-        """Drop the oldest sealed checkpoints that wait, except the best of them, until `needed` bytes fit."""
-        while (room := self.spool.room()) < needed:
+    def _make_room(self, needed: int, there: int) -> None:
+        """Drop the oldest sealed checkpoints that wait, except the best of them, until `needed` bytes fit.
+
+        Args:
+            needed: Bytes of the next checkpoint.
+            there: How many of them the spool holds, and has counted, already.
+        """
+        while (room := self.spool.room() + there) < needed:
             with self._changed:
                 victim = self._victim()
                 if victim is None:

@@ -191,11 +191,12 @@ class Spool:
     def _held(self) -> tuple[int, int]:
         """Return the bytes of what waits or is being written, and of the spares, in which the next will be written."""
         used = spare = 0
-        for path in self.folder.glob("*/*"):
+        for path in self.folder.glob("*/**/*"):  # files from `scratch` lie a folder deeper
             if path.name in NAMES:
                 continue
             with contextlib.suppress(OSError):
-                size = path.stat().st_size
+                found = path.lstat()
+                size = found.st_size if stat.S_ISREG(found.st_mode) else 0
                 used, spare = (used, spare + size) if path.name == _SPARE else (used + size, spare)
         return used, spare
 

@@ -432,7 +432,7 @@ class Writer:
         if not self.template.weights_only:
             return WholeModelSnapshot(model, self._spool.scratch(), self.template.suffix)
         if self._capturer is None or self._captured_model is not model:
-            self._capturer, self._captured_model = Capturer(model), model
+            self._capturer, self._captured_model = Capturer(model, self._spool.scratch), model
         return self._capturer.capture()
 
     def _now(self) -> datetime:

@@ -11,6 +11,9 @@ from remote_ckpt.errors import SaveFailedError
 from remote_ckpt.weights_file import TemplateWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from remote_ckpt.capture._plan import Plan
 
 _log = logging.getLogger("remote_ckpt")
@@ -25,11 +28,19 @@ class Capturer:
 
     Attributes:
         fallback_reason: Why this model cannot be captured by reference, or None. Each capture is then a blocking
-            `save_weights` into the system's temporary folder: as correct, and as slow.
+            `save_weights`: as correct, and as slow.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, scratch: Callable[[], Path] | None = None) -> None:
+        """Look at the model; nothing is captured yet.
+
+        Args:
+            model: A Keras model.
+            scratch: Gives the folder for files that Keras writes by itself, on the filesystem where snapshots will be
+                written; by default the system's temporary folder.
+        """
         self._model = model
+        self._scratch = scratch
         self._plan: Plan | None = None
         self._writer = TemplateWriter()
         self.fallback_reason: str | None = _reason_to_leave_it_to_keras(model)
@@ -72,7 +83,7 @@ class Capturer:
         return snapshot
 
     def _save_now(self) -> Snapshot:
-        return FileSnapshot(self._model.save_weights, None, ".weights.h5")
+        return FileSnapshot(self._model.save_weights, self._scratch and self._scratch(), ".weights.h5")
 
     def _warn(self) -> None:
         _log.warning(

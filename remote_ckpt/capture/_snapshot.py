@@ -27,6 +27,11 @@ class Snapshot(abc.ABC):
     def nbytes(self) -> int:
         """About how many bytes the file will have; for disk budgets, not for comparison."""
 
+    @property
+    def written(self) -> int:
+        """How many of these bytes the disk where the file will be holds already."""
+        return 0
+
     @abc.abstractmethod
     def write(self, path: Path) -> None:
         """Write the file, replacing what is there. Can be called once; does not fsync.
@@ -89,9 +94,12 @@ class FileSnapshot(Snapshot):
     def __init__(self, save: Callable[[str], object], directory: Path | None, suffix: str) -> None:
         """Call `save(path)` with a fresh path in `directory` (default: the system's temporary folder).
 
+        Give a directory on the filesystem where the file will be written, so that `write` is a rename.
+
         Raises:
             Exception: Whatever `save` raises; nothing is left behind.
         """
+        self._in_place = directory is not None
         self._folder: Path | None = Path(tempfile.mkdtemp(prefix="remote_ckpt-", dir=directory))
         self._file = self._folder / f"model{suffix}"
         try:
@@ -106,6 +114,11 @@ class FileSnapshot(Snapshot):
     def nbytes(self) -> int:
         """The size of the file."""
         return self._size
+
+    @property
+    def written(self) -> int:
+        """All of it, where `write` is a rename."""
+        return self._size if self._in_place else 0
 
     def write(self, path: Path) -> None:
         """Move the file to `path`: a rename within one filesystem, a copy otherwise."""

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
-from remote_ckpt.cache import Cache
+from remote_ckpt.cache import PROMISE, Cache, CachedFile
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
 from remote_ckpt.checkpoint.signing import Signer
 from remote_ckpt.commit import Committer
@@ -91,7 +91,7 @@ class Run:
         self.location = url if isinstance(url, Location) else Location.parse(url)
         self.transfer = transfer or Transfer()
         self.signer = Signer.of(signing_key)
-        self._cache = Cache(cache_dir)
+        self._cache = Cache(cache_dir, patience=self.transfer.deadline)
         self._spool_dir = spool_dir
         self._storage_options = storage_options
         self._store: ObjectStore | None = None
@@ -216,26 +216,23 @@ class Run:
             progress: Told of each range.
 
         Returns:
-            The file. In the cache it must not be changed.
+            The file. In the cache it must not be changed, and is sure to stay for ten minutes only: open it soon, or
+            name a file of your own by `to`.
 
         Raises:
             NoCheckpointError: There is no such checkpoint.
             CorruptCheckpointError: None that would do is intact.
         """
-        checkpoint, path = self._intact(which, progress)
-        if to is None:
-            return path
-        target = Path(to).expanduser()
-        if target.is_dir():
-            target /= checkpoint.key.rsplit("/", 1)[-1]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # as a name may be as long as the disk allows
-        try:
-            shutil.copyfile(path, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        return target
+        checkpoint, held = self._intact(which, progress)
+        with held:
+            if to is None:
+                held.use(promise=PROMISE)
+                return held.path
+            target = Path(to).expanduser()
+            if target.is_dir():
+                target /= checkpoint.key.rsplit("/", 1)[-1]
+            _copy(held.path, target)
+            return target
 
     def load(self, model: Any, which: Which = "best") -> Checkpoint:
         """Load a checkpoint into a Keras model of the same architecture, optimizer included.
@@ -251,8 +248,9 @@ class Run:
         """
         from remote_ckpt.run.restore import load_into
 
-        checkpoint, path = self._intact(which, None)
-        load_into(model, path, checkpoint.url)
+        checkpoint, held = self._intact(which, None)
+        with held:  # or another process's trimming might take it before it is open
+            load_into(model, held.path, checkpoint.url)
         return checkpoint
 
     def watch(self, poll: float = 10.0) -> Iterator[Checkpoint]:
@@ -503,7 +501,7 @@ class Run:
             ordered = _ordered(which, chosen, records)
             yield from sorted(ordered, key=lambda record: record.missing)  # who asks for them gets the reason
 
-    def _intact(self, which: Which, progress: Progress | None) -> tuple[Checkpoint, Path]:
+    def _intact(self, which: Which, progress: Progress | None) -> tuple[Checkpoint, CachedFile]:
         """Return the wanted checkpoint, downloaded and verified; else the next that would do, with a warning."""
         problem: RemoteCkptError | None = None
         passed: set[str] = set()
@@ -512,7 +510,7 @@ class Run:
             again = False
             for number, checkpoint in enumerate(self._candidates(which)):
                 try:
-                    return checkpoint, self._cache.get(checkpoint, self.store, progress)
+                    return checkpoint, self._cache.open(checkpoint, self.store, progress)
                 except ObjectNotFoundError as exc:
                     problem = exc
                     again = number == 0 and checkpoint.id not in passed
@@ -546,6 +544,17 @@ def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoin
 
 def _id(record: Checkpoint | None) -> str | None:
     return None if record is None else record.id
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; under its name it appears when it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # as a name may be as long as the disk allows
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _direction(monitor: str, mode: str) -> Mode:

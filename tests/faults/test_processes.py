@@ -14,9 +14,9 @@ import pytest
 
 from remote_ckpt.errors import ObjectNotFoundError
 from remote_ckpt.run import Run
+from remote_ckpt.testing.servers import MANY_WRITERS
 
 PROGRAMS = Path(__file__).parents[1] / "programs.py"
-SHARED = ["seaweedfs", "localstack", "moto", "fake_gcs"]
 
 
 def start(server, *arguments, **environment):
@@ -49,10 +49,11 @@ def place(request, get_server, prefix, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["local", *SHARED], indirect=True)
+@pytest.mark.parametrize("place", ["local", *MANY_WRITERS], indirect=True)
 def test_a_counter_of_eight_processes_loses_no_increment(place):
-    """50 each: compare-and-swap holds on every store that claims it."""
+    """50 each: compare-and-swap holds on every store whose conditions are atomic."""
     url, server = place
+    assert Run(url, **options(server)).store.probe().many_writers
     for process in [start(server, "count", url, 50) for _ in range(8)]:
         finish(process, 240)
     assert Run(url, **options(server)).store.read("counter", limit=100)[0] == b"400"

@@ -9,10 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,13 @@ import fsspec
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from moto.s3.models import S3Backend
+from moto.server import ThreadedMotoServer
 
 from remote_ckpt.errors import RemoteCkptError
 from remote_ckpt.testing.servers import (
     ALL,
+    MANY_WRITERS,
     READ_ONLY,
     Server,
     ServerPool,
@@ -146,6 +152,44 @@ def test_a_put_succeeds_only_on_the_version_it_names(server: Server, prefix: str
     first = client.put_object(Bucket=server.bucket, Key=prefix, Body=b"1")["ETag"]
     assert status(client.put_object, Bucket=server.bucket, Key=prefix, Body=b"2", IfMatch=first) == 200
     assert status(client.put_object, Bucket=server.bucket, Key=prefix, Body=b"3", IfMatch=first) == 412
+
+
+@pytest.mark.parametrize("condition", [{"IfNoneMatch": "*"}, {"IfMatch": "the version that is there"}])
+def test_moto_checks_a_condition_and_writes_afterwards(condition: dict[str, str], monkeypatch: Any) -> None:
+    """Two writers with one condition both win: it is no server for several writers. (Is it one by now? Say so then.)"""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="k",
+        aws_secret_access_key="s",
+        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
+    )
+    try:
+        client.create_bucket(Bucket="race")
+        if "IfMatch" in condition:
+            condition = {"IfMatch": client.put_object(Bucket="race", Key="key", Body=b"0")["ETag"]}
+        both, write = threading.Barrier(2), S3Backend.put_object
+
+        def write_together(*arguments: Any, **options: Any) -> Any:
+            with contextlib.suppress(threading.BrokenBarrierError):  # the other was refused before it came here
+                both.wait(30)
+            return write(*arguments, **options)
+
+        monkeypatch.setattr(S3Backend, "put_object", write_together)
+        with ThreadPoolExecutor(2) as pool:
+            put = partial(status, client.put_object, Bucket="race", Key="key", **condition)
+            assert [one.result() for one in [pool.submit(put, Body=body) for body in (b"1", b"2")]] == [200, 200]
+    finally:
+        moto.stop()
+
+
+def test_moto_and_rclone_are_no_servers_for_several_writers() -> None:
+    """Each server is in the catalogue, and what is left out has its reason."""
+    assert set(ALL) - set(MANY_WRITERS) == {"moto", "rclone"}
 
 
 @pytest.mark.parametrize("server", ["rclone"], indirect=True)

@@ -242,42 +242,6 @@ def test_an_unchanged_checkpoint_is_not_sent_at_all(
 
 # Processes
 
-COUNTER = """
-import json, sys
-from remote_ckpt.errors import PreconditionFailedError
-from remote_ckpt.location import Location
-from remote_ckpt.stores import open_store
-url, options, times = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-store = open_store(Location.parse(url), options)
-for _ in range(times):
-    while True:
-        count, version = store.read("counter", limit=100)
-        try:
-            store.write("counter", b"%d" % (int(count) + 1), expect=version)
-        except PreconditionFailedError:
-            continue
-        break
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["local", "seaweedfs", "localstack", "moto", "fake_gcs"])
-def test_no_increment_of_eight_processes_is_lost(get_server: GetServer, prefix: str, tmp_path: Path, name: str) -> None:
-    """8 processes × 50 compare-and-swaps end at 400 wherever preconditions are claimed."""
-    if name == "local":
-        url, options = str(tmp_path / "run"), {}
-    else:
-        server = get_server(name)
-        url, options = server.url(prefix), server.storage_options
-    store = open_store(Location.parse(url), dict(options))
-    assert store.probe().many_writers
-    store.write("counter", b"0", expect=Expect.ABSENT)
-    command = [sys.executable, "-c", COUNTER, url, json.dumps(options), "50"]
-    processes = [subprocess.Popen(command) for _ in range(8)]
-    assert [process.wait(240) for process in processes] == [0] * 8
-    assert store.read("counter", limit=100)[0] == b"400"
-
-
 UPLOADER = """
 import json, sys
 from pathlib import Path

@@ -24,6 +24,14 @@ _STARTERS: dict[str, Callable[[], Server]] = {
 
 ALL: tuple[str, ...] = tuple(_STARTERS)
 
+MANY_WRITERS = ("seaweedfs", "localstack", "fake_gcs", "ministack")
+"""Whose conditional writes are atomic, so that a race of several writers proves something there.
+
+LocalStack checks and writes within one lock; MiniStack in one turn of its event loop; SeaweedFS and fake-gcs-server
+gave exactly one winner in each of 200 to 400 races of eight, and lost no increment. moto checks first and writes
+afterwards, without a lock (`S3Response.put_object`): it passes such races too, but for one in thousands.
+"""
+
 
 def start(name: str) -> Server:
     """Start the server of this name (one of `ALL`) with its defaults.

@@ -1,4 +1,4 @@
-"""moto: an emulator of S3 in Python; the quickest to start, the least strict."""
+"""moto: an emulator of S3 in Python; the quickest to start, the least strict, for one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ _HINT = "Install it with: pip install 'moto[server,s3]'."
 
 def start_moto(*, port: int | None = None, bucket: str = "checkpoints", timeout: float = 60.0) -> Server:
     """Start moto. It takes any credentials, wrong checksums, and a stale If-Match where an upload is completed.
+
+    For one writer only: it checks a condition, and writes afterwards without a lock. Of two writers at the same instant
+    both may be told that they won.
 
     Args:
         port: Where it listens; a free one by default.
