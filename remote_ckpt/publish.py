@@ -75,7 +75,7 @@ class Publisher:
             record = self._upload(entry, attempts, report, progress)
             commit = self._commit(record, entry, attempts)
             is_old = again or time.monotonic() - begun > _LONG
-            if is_old and self._is_free(record.key):  # a sweep took it for an orphan, a moment before the commit
+            if is_old and self._was_swept(record.key):
                 log.warning("%s was deleted before its commit: sending it again.", self.location.url(record.key))
                 self._send(record.key, entry, attempts, report, progress)
         if commit.series.alias:
@@ -195,6 +195,10 @@ class Publisher:
                 f"{record.url or self.location.url(record.key)}, and the next one tries again. {exc}"
             )
         return None
+
+    def _was_swept(self, key: str) -> bool:
+        """Return whether a sweep took an object for an orphan, a moment before the commit that names it."""
+        return self._is_free(key) and key in self.committer.archive.keys(self.committer.load())
 
     def _show(self, series: Series, name: str) -> None:
         """Copy the best (or the latest, see `Series.shown`) to the series' fixed name, in the store.

@@ -165,3 +165,27 @@ def test_a_field_that_cannot_be_nan_is_refused_only_where_a_save_may_be_urgent(n
 def test_fields_that_can_be_nan_are_fine_where_a_save_may_be_urgent(name):
     """Epoch and batch are always there."""
     Location.parse("/tmp/run").check_template(Template(name), urgent=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "key", "can"),
+    [
+        ("w-{epoch:02d}.weights.h5", "w-07.weights.h5", True),
+        ("w-{epoch:02d}.weights.h5", "w-07-abc123.weights.h5", True),
+        ("w-{epoch:02d}.weights.h5", "w-07-abc123-7.weights.h5", True),
+        ("w-{epoch:02d}.weights.h5", "w-7x.weights.h5", False),
+        ("w-{epoch:02d}.weights.h5", "w-07.keras", False),
+        ("w-{epoch:02d}.weights.h5", "sub/w-07.weights.h5", False),
+        ("{epoch}-{val_loss:.2f}.keras", "12--0.50.keras", True),
+        ("{epoch}-{val_loss:.2f}.keras", "12-nan.keras", True),
+        ("{epoch}-{val_loss:.3e}.h5", "1-1.234e-05.h5", True),
+        ("{epoch}/w.h5", "3/w.h5", True),
+        ("{epoch}/w.h5", "other/w.h5", False),
+        ("{epoch:x>5}.h5", "xxxx1.h5", True),
+        ("best.weights.h5", "best.weights.h5", True),
+        ("best.weights.h5", "worst.weights.h5", False),
+    ],
+)
+def test_a_template_tells_the_keys_that_it_can_have_made(template, key, can):
+    """A sweep aborts the uploads to these, and to no others."""
+    assert Template(template).may_have_made(key) is can
