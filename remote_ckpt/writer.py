@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
@@ -128,12 +128,7 @@ class Writer:
         left = self._spool.adopt()
         self._newest = max((entry.record.created for entry in left), default=self._newest)
         self._pipeline.adopt(left)
-        committer = Committer(
-            self._store.within(PATIENCE),
-            self.location,
-            signer=self._committer.signer,
-            memory=self._committer.memory,
-        )
+        committer = self._committer_in_a_hurry()
         name = self.template.text
 
         def standing(manifest: Manifest) -> Series | None:
@@ -147,6 +142,11 @@ class Writer:
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = max(latest.created, self._newest) if latest else self._newest
+
+    def _committer_in_a_hurry(self) -> Committer:
+        store, signer = self._store.within(PATIENCE), self._committer.signer
+        policy = replace(self._committer.policy, deadline=PATIENCE)
+        return Committer(store, self.location, policy, signer=signer, memory=self._committer.memory)
 
     @property
     def _judge(self) -> tuple[str, Mode]:
@@ -288,12 +288,22 @@ class Writer:
             return
         try:
             self.flush(timeout)
+            self._look_after_manifest()
         finally:
             self.closed = True
             exits.unregister(self)
             self._pipeline.stop()
             if not self._pipeline.pending:
                 self._spool.close()
+
+    def _look_after_manifest(self) -> None:
+        """Put the manifest right if it was lost since the last commit: nobody else remembers what was in it."""
+        if not self._committer.memory.newest:
+            return
+        try:
+            self._committer_in_a_hurry().mend()
+        except RemoteCkptError as exc:
+            log.warning("Not looked whether %s still holds what was saved: %s", self.location.name, exc)
 
     def drain_at_exit(self, timeout: float) -> None:
         """Close, telling on stderr what is going on; for an interpreter that is about to end."""
