@@ -17,7 +17,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
@@ -202,12 +202,7 @@ class Writer:
         self._state = State.OPEN
 
     def _learn(self) -> None:
-        committer = Committer(
-            self._store.within(PATIENCE),
-            self.location,
-            signer=self._committer.signer,
-            memory=self._committer.memory,
-        )
+        committer = self._committer_in_a_hurry()
         name = self.template.text
 
         def standing(manifest: Manifest) -> Series | None:
@@ -221,6 +216,11 @@ class Writer:
         best, latest = series.find("best"), series.find("latest")
         self._pipeline.best_durable = best.score if best else None
         self._newest = max(latest.created, self._newest) if latest else self._newest
+
+    def _committer_in_a_hurry(self) -> Committer:
+        store, signer = self._store.within(PATIENCE), self._committer.signer
+        policy = replace(self._committer.policy, deadline=PATIENCE)
+        return Committer(store, self.location, policy, signer=signer, memory=self._committer.memory)
 
     @property
     def _judge(self) -> tuple[str, Mode]:
@@ -386,8 +386,18 @@ class Writer:
         try:
             if was is State.OPEN and self._process == os.getpid():  # a fork has copies of locks, and no threads
                 self._wait(self._drain.close, timeout)
+                self._look_after_manifest()
         finally:
             self._state = State.CLOSED
+
+    def _look_after_manifest(self) -> None:
+        """Put the manifest right if it was lost since the last commit: nobody else remembers what was in it."""
+        if not self._committer.memory.newest:
+            return
+        try:
+            self._committer_in_a_hurry().mend()
+        except RemoteCkptError as exc:
+            log.warning("Not looked whether %s still holds what was saved: %s", self.location.name, exc)
 
     def __enter__(self) -> Writer:
         if self._state is State.NEW:

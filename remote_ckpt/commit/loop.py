@@ -232,6 +232,15 @@ class Committer:
                 f"The store did not answer whether {self.location.url(MANIFEST_KEY)} was written: {exc}"
             ) from exc
 
+    def mend(self) -> None:
+        """Put back what this writer has seen, if the manifest in the store no longer has it. One read otherwise.
+
+        Raises: as `commit`.
+        """
+        with self._lock:
+            self._cached = None
+        self.change(lambda manifest: manifest)
+
     def knows(self, record: Checkpoint) -> bool:
         """Return whether `record` was ever committed, pruned or not.
 
@@ -290,7 +299,7 @@ class Committer:
         if not (series.alias and series.alias_seen and series.checkpoints) or presence.exists(name):
             return False
         behind = [record for which in ("best", "latest") if (record := series.find(which))]
-        return all(presence.is_there(record) for record in behind)
+        return bool(behind) and all(presence.is_there(record) for record in behind)
 
     def _with_all_records(self, name: str, series: Series) -> Series:
         """Return a series with its older records at hand, if there are any."""

@@ -15,13 +15,12 @@ from itertools import islice
 
 from remote_ckpt.checkpoint import Checkpoint, Series
 from remote_ckpt.errors import ObjectNotFoundError
-from remote_ckpt.policy import best_first, is_better
 from remote_ckpt.stores.base import MOST_LISTED, ObjectInfo, ObjectStore
 
 log = logging.getLogger("remote_ckpt")
 
 MOST_LOOKED_FOR = 20
-"""Records marked as missing that are looked for at a time, the better ones first."""
+"""Records marked as missing that are looked for one by one; of more, a listing is made."""
 
 _MOST_CONFIRMED = 100  # records that a listing does not have, of which the store is asked one by one
 _TOGETHER = 8  # requests at once
@@ -71,22 +70,20 @@ class Presence:
     def looked_for(self, series: Series) -> Series:
         """Return a series in which records count again that were missing and are there; looks only if any is marked.
 
-        Looked for are those that would be the best or the latest, at most `MOST_LOOKED_FOR`.
+        Looked for are those at hand: what may be the best or the latest again stays at hand, see `segments.frozen`.
 
         Raises: as `exists`.
         """
-        lost = [record for record in series.checkpoints if record.missing]
-        if not lost:
+        marked = [record for record in series.checkpoints if record.missing]
+        if not marked:
             return series
-        best, latest = series.find("best"), series.find("latest")
-        wanted = [
-            record
-            for record in best_first(lost, series.mode)
-            if best is None
-            or is_better(record.score, best.score, series.mode)
-            or (latest is not None and record.created > latest.created)
-        ]
-        back = [record for record in wanted[:MOST_LOOKED_FOR] if self._looks(record)]
+        if len(marked) > MOST_LOOKED_FOR:
+            lost = self.absent(marked)
+        else:
+            with ThreadPoolExecutor(_TOGETHER) as pool:
+                there = list(pool.map(self._looks, marked))
+            lost = {record.id for record, found in zip(marked, there, strict=True) if not found}
+        back = [record for record in marked if record.id not in lost]
         for record in back:
             log.info("%s is there again, and counts again.", record.url or record.key)
         return series.marked({record.id for record in back}, missing=False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import pytest
+from models import model
 from records import TEMPLATE, checkpoint, terms
 
 from remote_ckpt.commit import Committer
@@ -185,6 +187,18 @@ def test_a_steady_writer_asks_the_store_for_nothing_more(one, monkeypatch):
     assert asked == []
 
 
+def test_a_manifest_that_vanishes_after_the_last_commit_is_back_when_the_writer_closes(tmp_path, caplog):
+    """Nobody else remembers it."""
+    run = Run(str(tmp_path / "run"), spool_dir=tmp_path / "spool")
+    with run.writer(TEMPLATE) as writer:
+        for epoch, score in enumerate((0.5, 0.1)):
+            writer.save(model(), epoch=epoch, logs={"val_loss": score})
+        writer.flush()
+        (tmp_path / "run" / MANIFEST_KEY).unlink()
+    assert [record.score for record in run.checkpoints] == [0.5, 0.1]
+    assert "has vanished" in caplog.text
+
+
 # Missing objects
 
 
@@ -221,6 +235,20 @@ def test_what_is_there_again_counts_again(one, tmp_path):
     commit = add(one, 4, 0.8)
     assert commit.series.best == "id1"
     assert not commit.series.find("id1").missing
+
+
+def test_all_that_is_there_again_counts_again(tmp_path):
+    """Also what is neither the best nor the latest, and more than is looked for one by one."""
+    one = committer(tmp_path)
+    for number in range(25):
+        add(one, number, 0.5 + number / 100)
+    (tmp_path / "aside").mkdir()
+    for number in range(24):
+        (tmp_path / key(number)).rename(tmp_path / "aside" / key(number))
+    assert sum(record.missing for record in add(one, 25, 0.9).series.checkpoints) == 24
+    for path in (tmp_path / "aside").iterdir():
+        path.rename(tmp_path / path.name)
+    assert not any(record.missing for record in add(one, 26, 0.9).series.checkpoints)
 
 
 def test_a_reader_counts_again_what_is_there_again(one, tmp_path):
@@ -294,6 +322,18 @@ def test_a_fixed_name_that_is_lost_with_its_objects_was_not_deleted_on_purpose(t
     assert commit.pruned == ()
     (tmp_path / "aside").rename(hidden)
     assert fixed(one, 2, 0.8).series.best == "id0"
+
+
+def test_a_fixed_name_of_a_run_that_is_missing_as_a_whole_was_not_deleted_on_purpose(tmp_path):
+    """Two commits while another, empty folder stands in the run's place."""
+    one = committer(tmp_path / "run")
+    fixed(one, 0, 0.1)
+    (tmp_path / "run").rename(tmp_path / "aside")
+    for number in (1, 2):
+        assert fixed(one, number, 0.9).series.find("id0").missing
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "aside").rename(tmp_path / "run")
+    assert fixed(one, 3, 0.8).series.best == "id0"
 
 
 def test_one_wrong_answer_does_not_cost_the_best(one, monkeypatch):
