@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from waiting import HANG
 from yarl import URL
 
 _SLICE = 64 * 1024
@@ -57,6 +58,7 @@ class FaultyProxy:
     Attributes:
         endpoint: Where it listens.
         seen: All requests so far.
+        answered: Those that the server has done.
         before: Awaited before each request is forwarded; may wait.
         rate: Bytes per second at which each answer's body leaves; None is at once.
         given: Bytes of bodies that left so far.
@@ -67,6 +69,7 @@ class FaultyProxy:
     before: Callable[[Seen], Awaitable[None]] | None = None
     endpoint: str = ""
     seen: list[Seen] = field(default_factory=list)
+    answered: list[Seen] = field(default_factory=list)
     rate: float | None = None
     given: int = 0
 
@@ -89,6 +92,7 @@ class FaultyProxy:
         if fault == CUT_BEFORE:
             return _cut(request)
         status, headers, body = await self._forward(request, data)
+        self.answered.append(seen)
         if fault == CUT_AFTER:
             return _cut(request)
         response = web.StreamResponse(status=status, headers=headers)
@@ -148,11 +152,11 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
 
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(start(), loop).result(HANG)
     try:
         yield proxy
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(HANG)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()

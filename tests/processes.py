@@ -8,9 +8,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from waiting import HANG
+
 
 def finish(
-    command: Sequence[object], *, timeout: float = 240, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    command: Sequence[object], *, timeout: float = HANG, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python program to its end and return what it said, whatever its exit status.
 

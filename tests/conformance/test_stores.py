@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 from remote_ckpt.location import Location
 from remote_ckpt.stores import MIB, ObjectStore, Transfer, open_store
@@ -14,7 +15,7 @@ from remote_ckpt.testing.conformance import StoreConformance
 from remote_ckpt.testing.servers import MANY_WRITERS, Server
 
 OpenRun = Callable[[str], ObjectStore]
-TRANSFER = Transfer(part_size=5 * MIB, deadline=30)
+TRANSFER = Transfer(part_size=5 * MIB, deadline=HANG)
 
 
 class TestLocal(StoreConformance):

@@ -11,12 +11,12 @@ import json
 import os
 import signal
 import sys
-import time
 
 import keras
 import numpy as np
 from metadata_server import decide
 from models import data, model
+from waiting import until
 
 from remote_ckpt import PreemptionGuard, RemoteModelCheckpoint
 
@@ -47,10 +47,7 @@ class Sooner(keras.callbacks.Callback):
             decide(self.metadata, self.decision)
         else:
             os.kill(os.getpid(), signal.SIGTERM)
-        deadline = time.monotonic() + 30
-        while self.guard.notice is None:
-            assert time.monotonic() < deadline, "nobody heard of it"
-            time.sleep(0.01)
+        until(lambda: self.guard.notice, "nobody heard of it")
 
 
 def train(url, last, where, metadata=None, decision=None):

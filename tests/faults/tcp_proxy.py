@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from waiting import HANG
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -98,11 +100,11 @@ def tcp_proxy(endpoint: str) -> Iterator[TcpProxy]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(HANG)
     try:
         yield proxy
     finally:
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(HANG)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()

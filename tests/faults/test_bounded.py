@@ -16,6 +16,7 @@ import keras
 import pytest
 from models import Scores, fit, model
 from records import seal
+from waiting import HANG, until
 
 from remote_ckpt import RemoteModelCheckpoint, Run, exits
 from remote_ckpt.capture import Capturer
@@ -57,14 +58,6 @@ def writer(network, tmp_path, *, limit=None, opened=True, **options):
     return made
 
 
-def until(holds):
-    for _ in range(1200):
-        if holds():
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("it did not come true within a minute")
-
-
 @pytest.fixture
 def snapshots(monkeypatch):
     """Weak references to all snapshots ever taken."""
@@ -91,7 +84,7 @@ def slow_disk(monkeypatch):
     gate, real = threading.Event(), Spool.seal
 
     def waiting_seal(self, *args, **options):
-        assert gate.wait(60)
+        assert gate.wait(HANG)
         return real(self, *args, **options)
 
     monkeypatch.setattr(Spool, "seal", waiting_seal)
@@ -131,7 +124,7 @@ def test_training_waits_for_the_disk_before_a_third_snapshot_is_taken(network, t
     assert len(saved) == 2
     assert alive(snapshots) == 2
     slow_disk.set()
-    training.join(60)
+    training.join(HANG)
     saving.close()
     assert len(Committer(network, PLACE).load().of(NAMED).history) == 5
 
@@ -184,13 +177,13 @@ def test_an_exit_waits_no_longer_than_it_may_for_all_writers_together(tmp_path, 
     writers = []
     for name in "abc":
         saving = writer(FaultyStore(MemoryStore()), tmp_path / name)
-        saving._store._store.plan = lambda call: Hang(20.0)
+        saving._store._store.plan = lambda call: Hang(HANG)
         saving.save(model(), epoch=0, logs={"score": 0.5})
         until(lambda saving=saving: saving._spool.waiting())
         writers.append(saving)
     begun = time.monotonic()
     exits._drain_all()
-    assert time.monotonic() - begun < 5.0  # each lets its threads go for a moment more
+    assert time.monotonic() - begun < HANG / 2
     told = capsys.readouterr().err
     assert told.count("finishing uploads") == 3
     assert told.count("remote-ckpt recover") == 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from faulty_proxy import INTERNAL, Answer, FaultyProxy, Seen, faulty_proxy
+from waiting import HANG
 
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import TransientError
@@ -91,6 +93,21 @@ def is_completion(seen: Seen) -> bool:
     return seen.method == "POST" and "2.h5" in seen.path and "uploadId=" in seen.path
 
 
+def after(
+    world: World, count: int, done: Callable[[Seen], bool], *, wait: Callable[[Seen], bool]
+) -> Callable[[Seen], Awaitable[None]]:
+    """Hold back requests that `wait` picks until the server has done `count` of those that `done` picks."""
+
+    def there() -> int:
+        return sum(1 for seen in world.proxy.answered if "2.h5" in seen.path and done(seen))  # none of the probe's
+
+    async def hold_back(seen: Seen) -> None:
+        while "2.h5" in seen.path and wait(seen) and there() < count:
+            await asyncio.sleep(0.01)
+
+    return hold_back
+
+
 @pytest.fixture
 def world(get_server: Callable[[str], Server], prefix: str, tmp_path: Path) -> Iterator[World]:
     """A world of S3."""
@@ -109,7 +126,7 @@ def world(get_server: Callable[[str], Server], prefix: str, tmp_path: Path) -> I
 
         def opened(**tuning: Any) -> ObjectStore:
             options = {**server.storage_options, "endpoint_url": proxy.endpoint}
-            store = open_store(location, options, transfer=Transfer(**{"deadline": 2.5, **tuning}))
+            store = open_store(location, options, transfer=Transfer(**{"deadline": HANG, **tuning}))
             store.probe()
             stores.append(store)
             return store
@@ -192,9 +209,10 @@ def test_a_delta_is_resumed(world: World, meanwhile: str) -> None:
     """What was copied or sent before is not copied or sent again."""
     journal = FileJournal()
     world.proxy.fault = lambda seen: INTERNAL if is_sent(seen) else None
+    world.proxy.before = after(world, 2, lambda seen: bool(seen.copied), wait=is_sent)
     with pytest.raises(TransientError):
-        world.upload(journal=journal)
-    world.proxy.fault = lambda _: None
+        world.upload(journal=journal, store=world.open(deadline=1))
+    world.proxy.fault, world.proxy.before = lambda _: None, None
     before = world.copies()
     if meanwhile == "the base vanished":
         world.direct.delete("1.h5")
@@ -208,9 +226,10 @@ def test_a_delta_whose_base_vanished_before_it_was_copied_is_resumed(world: Worl
     """What was to be copied is sent, and what was sent is there."""
     journal = FileJournal()
     world.proxy.fault = lambda seen: INTERNAL if seen.copied else None
+    world.proxy.before = after(world, 1, is_sent, wait=lambda seen: bool(seen.copied))
     with pytest.raises(TransientError):
-        world.upload(journal=journal)
-    world.proxy.fault = lambda _: None
+        world.upload(journal=journal, store=world.open(deadline=1))
+    world.proxy.fault, world.proxy.before = lambda _: None, None
     world.direct.delete("1.h5")
     report = world.upload(journal=journal)
     assert (report.sent, report.reused) == (SIZE - BLOCK, BLOCK)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from faulty_proxy import CUT_BEFORE, CUT_BODY, FaultyProxy, Seen, faulty_proxy
 from records import seal
+from waiting import HANG
 
 from remote_ckpt.commit import Committer
 from remote_ckpt.digests import digest_file
@@ -33,7 +34,7 @@ PART = 2 * MIB
 WIDTH = 4
 WINDOW = WIDTH * PART
 SMALL = 64 * 1024  # the manifest, and what a listing says
-TUNING: dict[str, Any] = {"part_size": PART, "concurrency": WIDTH, "deadline": 1.5}
+TUNING: dict[str, Any] = {"part_size": PART, "concurrency": WIDTH, "deadline": HANG}
 
 
 @dataclass
@@ -50,8 +51,9 @@ class World:
     def options(self) -> dict[str, Any]:
         return {**self.server.storage_options, "endpoint_url": self.proxy.endpoint}
 
-    def pull(self) -> Path:
-        run = Run(self.url, storage_options=self.options, cache_dir=self.cache, transfer=Transfer(**TUNING))
+    def pull(self, **tuning: Any) -> Path:
+        transfer = Transfer(**{**TUNING, **tuning})
+        run = Run(self.url, storage_options=self.options, cache_dir=self.cache, transfer=transfer)
         try:
             return run.pull()
         finally:
@@ -85,7 +87,7 @@ class World:
         self.break_after(6)
         before = self.proxy.given
         with pytest.raises(TransientError):
-            self.pull()
+            self.pull(deadline=1)
         self.proxy.fault = lambda _: None
         return self.proxy.given - before
 
@@ -136,7 +138,7 @@ def test_after_kill_9_only_the_rest_is_fetched(world: World) -> None:
         if came >= SIZE // 3:
             break
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=HANG)
     assert process.returncode == -signal.SIGKILL
     assert not list(world.cache.glob("*.h5"))
     first, world.proxy.rate = world.proxy.given, None
@@ -177,7 +179,7 @@ def test_two_processes_download_once(world: World) -> None:
     """The second waits for the first, and both have the file."""
     world.proxy.rate = 4e6
     processes = [world.start() for _ in range(2)]
-    told = [process.communicate(timeout=60) for process in processes]
+    told = [process.communicate(timeout=HANG) for process in processes]
     assert all("pulled" in out for out, _ in told), told
     assert world.proxy.given <= SIZE + 2 * SMALL
 

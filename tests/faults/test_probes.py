@@ -9,6 +9,7 @@ import itertools
 
 import pytest
 from faulty_proxy import CUT_AFTER, CUT_BEFORE, CUT_BODY, INTERNAL, SLOW_DOWN, faulty_proxy
+from waiting import HANG
 
 from remote_ckpt.location import Location
 from remote_ckpt.stores import Expect, Transfer, open_store, probe_cache
@@ -20,7 +21,7 @@ def test_a_probe_that_is_disturbed_finds_out_the_truth(server, prefix, fault):
     """Also when its own write is refused, because it was done and its answer lost."""
     with faulty_proxy(server.endpoint) as proxy:
         options = {**server.storage_options, "endpoint_url": proxy.endpoint}
-        store = open_store(Location.parse(server.url(prefix)), options, transfer=Transfer(deadline=20.0))
+        store = open_store(Location.parse(server.url(prefix)), options, transfer=Transfer(deadline=HANG))
         store.write("kept", b"", expect=Expect.ANYTHING)  # a connection that was used before breaks differently
 
         def probe(number):

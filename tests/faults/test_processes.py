@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 from remote_ckpt.errors import ObjectNotFoundError
 from remote_ckpt.run import Run
@@ -20,16 +21,17 @@ PROGRAMS = Path(__file__).parents[1] / "programs.py"
 
 
 def start(server, *arguments, **environment):
+    patient = {"REMOTE_CKPT_EXIT_TIMEOUT": str(HANG)}
     return subprocess.Popen(
         [sys.executable, str(PROGRAMS), *map(str, arguments)],
-        env={**os.environ, "REMOTE_CKPT_EXIT_TIMEOUT": "60", **(server.environment if server else {}), **environment},
+        env={**os.environ, **patient, **(server.environment if server else {}), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def finish(process, timeout=120):
+def finish(process, timeout=HANG):
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err[-3000:]
     return out
@@ -55,7 +57,7 @@ def test_a_counter_of_eight_processes_loses_no_increment(place):
     url, server = place
     assert Run(url, **options(server)).store.probe().many_writers
     for process in [start(server, "count", url, 50) for _ in range(8)]:
-        finish(process, 240)
+        finish(process)
     assert Run(url, **options(server)).store.read("counter", limit=100)[0] == b"400"
 
 
@@ -66,7 +68,7 @@ def test_two_writers_and_a_reader_on_one_run(place):
     url, server = place
     reader = start(server, "look", url, 5)
     writers = [start(server, "save_many", url, name, 50) for name in ("a", "b")]
-    lines = [line.split() for process in writers for line in finish(process, 240).splitlines()]
+    lines = [line.split() for process in writers for line in finish(process).splitlines()]
     assert "looked" in finish(reader)
     scores = {name: float(score) for name, score in lines}
     assert len(scores) == 100
@@ -105,7 +107,7 @@ def test_an_interpreter_that_ends_early_drains_first(place, how, code):
     """Uploads at interpreter shutdown fail silently unless care is taken."""
     url, server = place
     process = start(server, "train_and_end", url, how)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == code if code is not None else process.returncode != 0, err[-2000:]
     run = Run(url, **options(server))
     assert [record.epoch for record in run.checkpoints] == [0, 1], err[-2000:]
@@ -116,9 +118,9 @@ def test_an_interpreter_that_ends_early_drains_first(place, how, code):
 def test_an_exit_without_a_bucket_says_what_is_left_and_how_to_recover(place, own_spool):
     """The server is unreachable from the start; the exit code is the user's own."""
     url, server = place
-    dead = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "REMOTE_CKPT_EXIT_TIMEOUT": "3"}
+    dead = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "REMOTE_CKPT_EXIT_TIMEOUT": "10"}
     process = start(server, "train_and_end", url, "sys.exit", **dead)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == 3
     assert "remote-ckpt recover" in err
     run = Run(url, **options(server))

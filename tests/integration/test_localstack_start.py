@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 from remote_ckpt.testing.servers.localstack import VENV_DEFAULT
 
@@ -54,9 +55,9 @@ def test_its_lines_reach_both_buckets_and_ctrl_c_ends_it(started: subprocess.Pop
     assert len(exports) == 6
     for url in ("s3://checkpoints/a", "gs://checkpoints/a"):
         command = [sys.executable, "-c", WRITE, url]
-        subprocess.run(command, env={**os.environ, **exports}, check=True, timeout=60)
+        subprocess.run(command, env={**os.environ, **exports}, check=True, timeout=HANG)
     started.send_signal(signal.SIGINT)
-    assert started.wait(timeout=30) == 0
+    assert started.wait(timeout=HANG) == 0
     for name in ("AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", int(exports[name].rpartition(":")[2])), timeout=5)

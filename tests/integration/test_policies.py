@@ -68,7 +68,7 @@ def server():
 
 def run_as(server, name, prefix) -> Run:
     options = {**server.storage_options, "key": name, "secret": f"{name}-secret"}
-    return Run(server.url(prefix), storage_options=options, transfer=Transfer(deadline=3))
+    return Run(server.url(prefix), storage_options=options, transfer=Transfer(deadline=60))
 
 
 def cycle(server, name, prefix, folder: Path) -> None:

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from metadata_server import metadata_server
+from waiting import HANG, until
 
 from remote_ckpt import PreemptionGuard
 from remote_ckpt.preemption.notices import EC2_SECONDS, GCE_SECONDS, Ec2, Gce
@@ -36,13 +37,6 @@ class User:
     """Somebody who listens."""
 
 
-def wait_for(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def guard(**options):
     return PreemptionGuard(**{"ec2": False, "gce": False, "poll": 0.05, **options})
 
@@ -54,7 +48,7 @@ def test_ec2_is_asked_with_a_token(metadata):
     metadata.interrupt(60)
     notice = cloud.look()
     assert notice.source == "EC2 spot interruption notice"
-    assert 55 < notice.seconds_left <= 60
+    assert 0 < notice.seconds_left <= 60
 
 
 def test_an_expired_token_of_ec2_is_renewed(metadata):
@@ -69,7 +63,7 @@ def test_an_expired_token_of_ec2_is_renewed(metadata):
 def test_a_notice_of_ec2_that_cannot_be_read_is_still_one(metadata):
     """With the usual two minutes."""
     metadata.action = b"\xff not json"
-    assert Ec2(metadata.url).look().seconds_left == pytest.approx(EC2_SECONDS, abs=5)
+    assert EC2_SECONDS / 2 < Ec2(metadata.url).look().seconds_left <= EC2_SECONDS
 
 
 def test_a_rebalance_recommendation_is_a_notice_for_who_wants_it(metadata):
@@ -83,7 +77,7 @@ def test_compute_engine_is_asked(metadata):
     """With the header that it insists on."""
     assert Gce(metadata.url).look() is None
     metadata.preempt()
-    assert Gce(metadata.url).look().seconds_left == pytest.approx(GCE_SECONDS, abs=5)
+    assert 0 < Gce(metadata.url).look().seconds_left <= GCE_SECONDS
 
 
 def test_somebody_else_at_compute_engines_address_is_not_believed(metadata):
@@ -100,7 +94,7 @@ def test_a_guard_hears_of_it(metadata, cloud):
     assert listening.notice is None
     metadata.interrupt()
     metadata.preempt()
-    wait_for(lambda: listening.notice)
+    until(lambda: listening.notice)
     listening.stop(user)
     assert {"ec2": "EC2", "gce": "Compute Engine"}[cloud] in listening.notice.source
 
@@ -122,7 +116,7 @@ def test_off_cloud_nobody_is_asked_for_long(metadata, caplog):
     caplog.set_level(logging.DEBUG, "remote_ckpt")
     listening, user = guard(gce=f"{metadata.url}/nobody"), User()
     listening.start(user)
-    wait_for(lambda: "is not asked again" in caplog.text)
+    until(lambda: "is not asked again" in caplog.text)
     asked = len(metadata.asked)
     time.sleep(0.3)
     listening.stop(user)
@@ -144,15 +138,15 @@ def test_what_makes_no_sense_is_refused(wrong):
 
 def test_a_signal_is_a_notice_and_is_raised_again_at_the_end(term):
     """With the handler that was there before."""
-    listening, user = guard(grace=20), User()
+    listening, user = guard(grace=600), User()
     listening.start(user)
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: listening.notice)
+    until(lambda: listening.notice)
     assert listening.notice.source == "SIGTERM"
-    assert 15 < listening.notice.seconds_left <= 20
+    assert 300 < listening.notice.seconds_left <= 600
     assert term == []
     listening.stop(user)
-    wait_for(lambda: term)
+    until(lambda: term)
     assert term == [signal.SIGTERM]
 
 
@@ -161,11 +155,11 @@ def test_a_signal_is_kept_from_the_process_when_asked(term):
     listening, user = guard(reraise=False), User()
     listening.start(user)
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: listening.notice)
+    until(lambda: listening.notice)
     listening.stop(user)
     assert term == []
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: term)
+    until(lambda: term)
 
 
 def test_a_second_signal_is_not_held_up(term):
@@ -173,9 +167,9 @@ def test_a_second_signal_is_not_held_up(term):
     listening, user = guard(grace=60), User()
     listening.start(user)
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: listening.notice)
+    until(lambda: listening.notice)
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: term)
+    until(lambda: term)
     listening.stop(user)
     assert term == [signal.SIGTERM]
 
@@ -185,7 +179,7 @@ def test_a_training_that_hangs_ends_when_the_time_is_over(term):
     listening, user = guard(grace=0.3), User()
     listening.start(user)
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: term)
+    until(lambda: term)
     time.sleep(0.3)
     assert term == [signal.SIGTERM]
     listening._stopped.set()
@@ -197,7 +191,7 @@ def test_a_signal_after_the_listener_is_gone_is_not_swallowed(term):
     listening.start(user)
     del user
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: term)
+    until(lambda: term)
     assert listening.notice is None
     listening._stopped.set()
 
@@ -209,7 +203,7 @@ def test_outside_the_main_thread_signals_are_left_alone(term):
     thread.start()
     thread.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: term)
+    until(lambda: term)
     assert listening.notice is None
     listening.stop(user)
 
@@ -220,11 +214,11 @@ def test_two_who_share_a_guard_are_both_waited_for(term):
     listening.start(one)
     listening.start(other)
     os.kill(os.getpid(), signal.SIGTERM)
-    wait_for(lambda: listening.notice)
+    until(lambda: listening.notice)
     listening.stop(one)
     assert term == []
     listening.stop(other)
-    wait_for(lambda: term)
+    until(lambda: term)
 
 
 def test_no_thread_outlives_training():
@@ -233,7 +227,7 @@ def test_no_thread_outlives_training():
     for _ in range(3):
         listening.start(user)
         listening.stop(user)
-    wait_for(lambda: not [t for t in threading.enumerate() if t.name == "remote_ckpt-preemption"])
+    until(lambda: not [t for t in threading.enumerate() if t.name == "remote_ckpt-preemption"])
 
 
 def test_without_a_handler_before_the_process_dies_of_the_signal():
@@ -249,5 +243,5 @@ print(guard.notice.source)
 guard.stop(user)
 print("never")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "SIGTERM\n"), done.stderr

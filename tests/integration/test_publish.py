@@ -235,7 +235,7 @@ def test_a_deletion_whose_answer_was_lost_spares_who_has_the_name_by_then(run, s
     rules = terms(keep_best=1, keep_last=1)
     store = Loses(str(tmp_path / "run"), url=str(tmp_path / "run"))
     store.lost = []
-    mine = Retrying(store, RetryPolicy(deadline=5.0, first_wait=0.001))
+    mine = Retrying(store, RetryPolicy(first_wait=0.001))
     other = Publisher(run.store, run.location, Committer(run.store, run.location))
     publisher = Publisher(mine, run.location, Committer(mine, run.location))
     for number, score in ((1, 0.5), (2, 0.4)):

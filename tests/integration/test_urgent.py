@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from models import model
+from waiting import HANG
 
 from remote_ckpt.checkpoint.plain import decode
 from remote_ckpt.run import Run
@@ -16,17 +17,20 @@ TEMPLATE = "w-{epoch:02d}-{val_loss:.2f}.weights.h5"
 
 def test_it_goes_before_all_that_waits(tmp_path, monkeypatch):
     """Only the upload that is under way is finished first."""
-    real, gate, order = LocalStore.upload, threading.Event(), []
+    real, gate, began, order = LocalStore.upload, threading.Event(), threading.Event(), []
 
     def slow(self, key, *args, **options):
         order.append(key)
-        gate.wait(30)
+        began.set()
+        assert gate.wait(HANG)
         return real(self, key, *args, **options)
 
     monkeypatch.setattr(LocalStore, "upload", slow)
     made = model()
     with Run(str(tmp_path / "run")).writer(TEMPLATE) as writer:
-        for epoch in range(3):
+        writer.save(made, epoch=0, logs={"val_loss": 1.0})
+        assert began.wait(HANG)  # or the urgent one would be the first of all
+        for epoch in (1, 2):
             writer.save(made, epoch=epoch, logs={"val_loss": 1.0})
         writer.submit(made, epoch=3, batch=7, urgent=True)
         gate.set()
@@ -57,11 +61,12 @@ def test_state_of_ones_own_travels_with_a_checkpoint(tmp_path):
 
 def test_no_better_one_takes_its_place_once_it_is_written(tmp_path, monkeypatch):
     """It has no score to be compared, and the machine is about to go."""
-    real, gate, sealed = LocalStore.upload, threading.Event(), threading.Semaphore(0)
+    real, gate, began, sealed = LocalStore.upload, threading.Event(), threading.Event(), threading.Semaphore(0)
     seal = Spool.seal
 
     def slow(self, *args, **options):
-        gate.wait(30)
+        began.set()
+        assert gate.wait(HANG)
         return real(self, *args, **options)
 
     def counted(self, *args, **options):
@@ -74,10 +79,11 @@ def test_no_better_one_takes_its_place_once_it_is_written(tmp_path, monkeypatch)
     made = model()
     with Run(str(tmp_path / "run")).writer(TEMPLATE, save_best_only=True) as writer:
         writer.save(made, epoch=0, logs={"val_loss": 0.5})
-        assert sealed.acquire(timeout=30)
+        assert sealed.acquire(timeout=HANG)
+        assert began.wait(HANG)  # or the first would wait too, and the third take its place
         writer.submit(made, epoch=1, batch=1, urgent=True)
-        assert sealed.acquire(timeout=30)
+        assert sealed.acquire(timeout=HANG)
         writer.save(made, epoch=2, logs={"val_loss": 0.25})
-        assert sealed.acquire(timeout=30)
+        assert sealed.acquire(timeout=HANG)
         gate.set()
     assert [record.epoch for record in Run(str(tmp_path / "run")).checkpoints] == [0, 1, 2]

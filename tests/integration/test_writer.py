@@ -12,6 +12,7 @@ import pytest
 from models import model
 from processes import finish
 from records import seal, terms
+from waiting import HANG, until
 
 from remote_ckpt import exits
 from remote_ckpt import spool as spool_module
@@ -34,7 +35,7 @@ def gate(monkeypatch):
 
     def upload(self, *args, **options):
         gate.reached.set()
-        assert gate.wait(60)
+        assert gate.wait(HANG)
         return real(self, *args, **options)
 
     monkeypatch.setattr(LocalStore, "upload", upload)
@@ -52,21 +53,12 @@ def save_all(saving, scores):
     return [saving.save(made, epoch=epoch, logs={"score": score}) for epoch, score in enumerate(scores)]
 
 
-def until(holds):
-    """Wait until `holds()` is true: the sealer works at its own pace."""
-    for _ in range(1200):
-        if holds():
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("it did not come true within a minute")
-
-
 def test_a_newer_best_takes_the_place_of_one_that_waits(tmp_path, gate):
     """The one under way is finished; of those behind it only the best is uploaded."""
     run, saving = writer(tmp_path, save_best_only=True)
     made = model()
     saving.save(made, epoch=0, logs={"score": 0.0})
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(HANG)
     for epoch in range(1, 6):
         assert saving.save(made, epoch=epoch, logs={"score": epoch / 10})
     assert saving.best == 0.5
@@ -94,7 +86,7 @@ def test_a_full_spool_gives_up_the_oldest_but_never_the_best(tmp_path, gate, cap
     """And says so."""
     run, saving = writer(tmp_path)
     save_all(saving, [0.1])
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(HANG)
     size = run.pending()[0].record.size
     saving._spool.limit = size * 4
     made = model()
@@ -114,6 +106,7 @@ def test_flush_says_what_is_left_and_a_later_one_finishes_it(tmp_path, gate):
     """It never returns as if all were well."""
     run, saving = writer(tmp_path)
     save_all(saving, [0.5])
+    until(lambda: run.pending())
     with pytest.raises(DrainError, match="remote-ckpt recover") as caught:
         saving.flush(timeout=0.5)
     assert isinstance(caught.value, TimeoutError)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from records import seal
 from typer.testing import CliRunner
+from waiting import HANG
 
 from remote_ckpt.cli._app import app
 from remote_ckpt.errors import LocationError
@@ -249,11 +250,11 @@ def test_ctrl_c_ends_with_130_and_a_short_message():
         command = [sys.executable, "-m", "remote_ckpt.cli", "ls", "s3://bucket/run", *flags]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            silent.settimeout(60)
+            silent.settimeout(HANG)
             connection, _ = silent.accept()
             with connection:
                 process.send_signal(signal.SIGINT)
-                _, told = process.communicate(timeout=30)
+                _, told = process.communicate(timeout=HANG)
         finally:
             process.kill()
     assert process.returncode == 130

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from records import seal, terms
 from typer.testing import CliRunner
+from waiting import HANG
 
 from remote_ckpt.cli._app import app
 from remote_ckpt.cli._commands import COMMANDS, load
@@ -160,7 +161,7 @@ class Silent(BaseHTTPRequestHandler):
         page = pages.get(self.path, "").encode()
         if self.path == "/a/manifest.json" and self.command == "GET":
             self.asked.set()
-            self.ended.wait(60)
+            self.ended.wait(2 * HANG)
         self.send_response(200 if page else 404)
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(page)))
@@ -181,9 +182,9 @@ def test_ctrl_c_does_not_wait_for_a_silent_server():
         command = [sys.executable, "-m", "remote_ckpt.cli", "ls", f"http://127.0.0.1:{server.server_port}/"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
-            assert Silent.asked.wait(30)
+            assert Silent.asked.wait(HANG)
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=15)
+            _, told = process.communicate(timeout=HANG)
         finally:
             Silent.ended.set()
             process.kill()

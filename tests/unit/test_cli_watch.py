@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from records import checkpoint, seal
 from typer.testing import CliRunner
+from waiting import HANG
 
 from remote_ckpt.checkpoint import Series
 from remote_ckpt.cli._app import app
@@ -53,7 +54,7 @@ def watching(*arguments, **options):
 def end(process):
     """Ctrl-C."""
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=HANG)
     return process.returncode, out, err
 
 
@@ -99,7 +100,7 @@ def test_on_a_terminal_there_is_a_table(tmp_path):
         os.close(theirs)
         shown = read_until(ours, "w-01.weights.h5")
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=HANG) == 130
         shown += read_until(ours, "interrupted")
     os.close(ours)
     assert "2 checkpoints, 2 improvements" in shown
@@ -107,7 +108,7 @@ def test_on_a_terminal_there_is_a_table(tmp_path):
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")  # the cursor is back
 
 
-def read_until(terminal, text, seconds=30):
+def read_until(terminal, text, seconds=HANG):
     shown, deadline = "", time.monotonic() + seconds
     while text not in shown and time.monotonic() < deadline:
         if select.select([terminal], [], [], 1)[0]:

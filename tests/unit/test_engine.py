@@ -8,17 +8,19 @@ import json
 import os
 import random
 import signal
+import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec.asyn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import HANG, until
 
 from remote_ckpt.errors import TransientError
 from remote_ckpt.stores import BLOCK, MIB, Transfer, Version
@@ -258,8 +260,9 @@ def test_an_interrupted_wait_cancels_the_work() -> None:
             ended.set()
 
     def interrupt() -> None:
-        begun.wait(5)
-        time.sleep(0.05)
+        assert begun.wait(HANG)
+        waits = threading.main_thread().ident
+        until(lambda: sys._current_frames()[waits].f_code.co_name == "wait")  # within Future.result
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
 
     threading.Thread(target=interrupt).start()
@@ -281,45 +284,58 @@ def test_the_loops_own_thread_is_refused() -> None:
 
 def test_a_request_that_stands_still_is_given_up() -> None:
     """And one that moves, however slowly, is not."""
-    moved = 0
+    looks = itertools.count()
+    enough = asyncio.Event()
 
     async def slow() -> str:
-        nonlocal moved
-        for _ in range(6):
-            await asyncio.sleep(0.03)
-            moved += 1
+        await enough.wait()
         return "done"
 
-    assert asyncio.run(watch(slow(), lambda: moved, "x", patience=0.05)) == "done"
+    def moved() -> int:
+        look = next(looks)
+        if look == 6:
+            enough.set()
+        return look
+
+    assert asyncio.run(watch(slow(), moved, "x", patience=0.02)) == "done"
     with pytest.raises(TransientError, match="no byte has moved"):
         asyncio.run(watch(asyncio.sleep(5), lambda: 0, "x", patience=0.02))
 
 
-def test_a_pace_is_kept() -> None:
-    """One megabyte at two megabytes a second takes about half a second, minus the burst."""
+def test_a_pace_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One megabyte at two megabytes a second takes half a second, minus the burst."""
+    now = 100.0
 
-    async def spend() -> float:
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    async def spend() -> None:
         pace = Pace(2e6)
-        start = time.monotonic()
         for _ in range(20):
             await pace.spend(50_000)
-        return time.monotonic() - start
 
-    assert 0.3 < asyncio.run(spend()) < 1.5
+    with monkeypatch.context() as patch:
+        patch.setattr("remote_ckpt.stores.engine.pace.time", SimpleNamespace(monotonic=lambda: now))
+        patch.setattr("remote_ckpt.stores.engine.pace.asyncio", SimpleNamespace(sleep=sleep))
+        asyncio.run(spend())
+    assert now == pytest.approx(100.4)
 
 
 def test_a_cancelled_wait_for_the_disk_outlasts_the_work() -> None:
     """Whoever closes the descriptor next knows that nobody uses it."""
-    disk, done = Disk(), []
+    disk, done, begun, end = Disk(), [], threading.Event(), threading.Event()
 
     def work() -> None:
-        time.sleep(0.2)
+        begun.set()
+        assert end.wait(HANG)
         done.append(True)
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(disk.do(work))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(begun.wait, HANG)
         task.cancel()
+        asyncio.get_running_loop().call_later(0.05, end.set)
         with pytest.raises(asyncio.CancelledError):
             await task
         assert done
