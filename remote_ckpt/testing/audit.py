@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from remote_ckpt.checkpoint import Checkpoint, Entry, Series
 from remote_ckpt.commit import Committer
 from remote_ckpt.errors import InvalidRequestError, ManifestError, ObjectNotFoundError
-from remote_ckpt.location import Location
+from remote_ckpt.location import MANIFEST_KEY, Location
 from remote_ckpt.policy import best_of, is_better
-from remote_ckpt.stores.base import ObjectStore
+from remote_ckpt.stores.base import ObjectStore, Version
 
 _OF_NOTHING = "of nothing"
 _NOTICED = 2  # commits of a writer after a tampering: the first may have been under way
@@ -56,6 +56,7 @@ class Auditor:
     _confirmed: dict[str, tuple[Checkpoint, str]] = field(default_factory=dict)
     _best: dict[str, Checkpoint | None] = field(default_factory=dict)
     _revision: int = 0
+    _last: tuple[Version, int, dict[str, Series]] | None = None
     _intact: set[tuple[str, str, str]] = field(default_factory=set)
     _was_tampered: bool = False
     _commits_since: Counter[str] = field(default_factory=Counter)  # by writer, since the last tampering
@@ -97,17 +98,15 @@ class Auditor:
         """
         with self._lock:
             self.looks += 1
-            committer = Committer(self.store, self.location)
             try:
-                manifest = committer.load()
-                series = {name: committer.archive.whole(name, one) for name, one in manifest.series.items()}
+                revision, series = self._read()
             except ManifestError as exc:
                 if not self._is_excused():
                     self._note(f"the manifest cannot be read: {exc}")
                 return
-            if manifest.revision < self._revision:
-                self._note(f"revision {manifest.revision} follows {self._revision}")
-            self._revision = manifest.revision
+            if revision < self._revision:
+                self._note(f"revision {revision} follows {self._revision}")
+            self._revision = revision
             for name, one in series.items():
                 self._check_history(name, one)
                 self._check_best(name, one)
@@ -131,6 +130,19 @@ class Auditor:
         committer = Committer(self.store, self.location)
         named = committer.archive.keys(committer.load())
         return sorted(found.key for found in self.store.scan() if found.key not in named and found.key.endswith(".h5"))
+
+    def _read(self) -> tuple[int, dict[str, Series]]:
+        """Return the revision, and the series with all their past; a version that was read before is remembered."""
+        try:
+            version = self.store.stat(MANIFEST_KEY).version
+        except ObjectNotFoundError:
+            return 0, {}
+        if self._last is None or self._last[0] != version:
+            committer = Committer(self.store, self.location)
+            manifest = committer.load()
+            series = {name: committer.archive.whole(name, one) for name, one in manifest.series.items()}
+            self._last = version, manifest.revision, series
+        return self._last[1:]
 
     def _check_history(self, name: str, series: Series) -> None:
         now = {entry.id: entry.score for entry in series.history}

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dangers import LONG, Life, World
+from dangers import LONG, PLACE, Life, World
 from histories import BEST, FEW, WAYS, Tally, Way, die
 from turns import Turn
 
+from remote_ckpt.commit import Committer
 from remote_ckpt.location import MANIFEST_KEY
-from remote_ckpt.testing.faulty import FaultyStore, nothing_wrong, on
+from remote_ckpt.testing.faulty import Call, FaultyStore, nothing_wrong, on
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -71,7 +72,33 @@ def publishing(life: Life) -> Side:
 
 def sweeping(world: World, older_than: timedelta) -> Side:
     store = world.watched()
+    store.watch = Sweeper(world, store.watch, of_all_ages=older_than < timedelta(0))
     return Side(lambda: world.run(store).sweep(older_than), store)
+
+
+@dataclass
+class Sweeper:
+    """Watches a sweep: before each deletion it looks at the manifest, and deletes nothing that this names.
+
+    Who sweeps what is not even old may meet an upload whose commit is under way: that is as if it were deleted by hand.
+    """
+
+    world: World
+    watch: Callable[[Call], None]
+    of_all_ages: bool
+    named: set[str] | None = None
+
+    def __call__(self, call: Call) -> None:
+        if call.verb == "read" and call.key == MANIFEST_KEY:
+            committer = Committer(self.world.real, PLACE)
+            self.named = committer.archive.keys(committer.load())
+        if call.verb == "delete":
+            if self.named is None or call.key in self.named:
+                self.world.auditor.violations.append(f"{call.key} was deleted, and not seen to be named by nothing")
+            elif self.of_all_ages:
+                self.world.auditor.tampered()
+            self.named = None
+        self.watch(call)
 
 
 def late_commit(world: World) -> tuple[Side, Side]:
@@ -169,4 +196,4 @@ def test_nothing_that_was_committed_is_deleted_however_two_take_turns(
             return ended
 
         schedules(play)
-    tally.report(capsys, least=40)
+    tally.report(capsys, least=60)
