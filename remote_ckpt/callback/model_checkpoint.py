@@ -172,7 +172,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         guard = state.pop("_guard")
-        vars(self).update(state, _stats=Stats(), _team=Team())
+        self.__dict__.update(state, _stats=Stats(), _team=Team())
         self._listen(guard)
 
     @property

@@ -27,6 +27,7 @@ log = logging.getLogger("remote_ckpt")
 
 _MOMENT = 0.5  # seconds in which a main thread that is not in native code has run a handler
 _LOOK = 0.02  # seconds between two looks whether it has
+_POLL = 60.0  # seconds after which the thread looks whether it is all over, should the message have been lost
 
 _HARMLESS = {
     getattr(signal, name, None)
@@ -202,8 +203,6 @@ class SignalWatch:
                 signal.set_wakeup_fd(now, warn_on_full_buffer=False)
 
 
-_POLL = 60.0  # seconds after which the thread looks whether it is all over, should the message have been lost
-
 _installed: weakref.WeakSet[SignalWatch] = weakref.WeakSet()
 
 
@@ -218,7 +217,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _end_process(number: int) -> None:
-    """End the process by a signal that has no handler; from any thread, whatever the main thread does."""
+    """End the process by a signal that has no handler; from any thread, whatever the main thread does.
+
+    As by that signal, nothing is drained: what was sealed is on the disk, and can be recovered.
+    """
 
     def say() -> None:
         name = signal.Signals(number).name
@@ -234,7 +236,8 @@ def _end_process(number: int) -> None:
         default(number, None)  # SIG_DFL is a null pointer
         os.kill(os.getpid(), number)
         time.sleep(_MOMENT)
-    os._exit(128 + number)  # as shells report it
+    if os.getpid() != 1:  # the kernel spares a container's first process, with a guard and without
+        os._exit(128 + number)  # as shells report it
 
 
 def _flush_output() -> None:
