@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -41,11 +40,9 @@ from remote_ckpt.spool import Entry, Spool, Terms
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import Digests
 from remote_ckpt.threads import keep_at
+from remote_ckpt.turns import Turns
 
 log = logging.getLogger("remote_ckpt")
-
-RETRY_AFTER = 60.0
-"""Seconds after a failure until the publisher tries by itself; a new checkpoint or a flush makes it try at once."""
 
 
 class Snapshot(Protocol):
@@ -122,9 +119,7 @@ class Pipeline:
     _urgent: str | None = None
     _hopes: dict[str, float | None] = field(default_factory=dict)
     _captured: dict[str, float] = field(default_factory=dict)
-    _resting_until: float = 0.0
-    _not_before: dict[str, float] = field(default_factory=dict)
-    _refusals: dict[str, Exception] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)
     _kind_lost: type[BaseException] | None = None
     _raised: list[Exception] = field(default_factory=list)
     _stopping: bool = False
@@ -198,8 +193,7 @@ class Pipeline:
         deadline = time.monotonic() + timeout
         tell_at = time.monotonic() + 5.0
         with self._changed:
-            self._resting_until = 0.0
-            self._not_before = {known: when for known, when in self._not_before.items() if when == math.inf}
+            self._turns.wake()
             self._changed.notify_all()
             while self._pending():
                 left = deadline - time.monotonic()
@@ -248,7 +242,8 @@ class Pipeline:
         """What is not in the bucket, and where it waits."""
         with self._changed:
             waiting = [entry for entry in (self._publishing, *self._entries) if entry]
-            refused = {self.spool.location.url(e.record.key): self._refusals.get(e.record.id) for e in waiting}
+            why = self._turns.refusals
+            refused = {self.spool.location.url(e.record.key): why.get(e.record.id) for e in waiting}
             return Leftovers(
                 self.spool.location,
                 self.spool.folder,
@@ -318,7 +313,7 @@ class Pipeline:
             if self.supersede:
                 self._supersede(entry)
             self._entries.append(entry)
-            self._resting_until = 0.0
+            self._turns.resume()
             self._sealing = None
             self._changed.notify_all()
 
@@ -387,7 +382,7 @@ class Pipeline:
         """Wait for what is next, and take it out of the queue; None once the thread is to end."""
         with self._changed:
             while (entry := self._next()) is None or self._stopping:
-                due = self._due_in()
+                due = self._turns.due_in(self._entries)
                 unwritten = self._jobs or self._sealing
                 if self._stopping or (self._retiring and not unwritten and due is None):
                     return None
@@ -398,17 +393,7 @@ class Pipeline:
 
     def _next(self) -> Entry | None:
         """Return what is to be uploaded now; None while there is nothing, or while the urgent one is being written."""
-        now = time.monotonic()
-        if self._resting_until > now:
-            return None
-        due = (entry for entry in self._entries if self._not_before.get(entry.record.id, 0.0) <= now)
-        return next((entry for entry in due if self._urgent in (None, entry.record.id)), None)
-
-    def _due_in(self) -> float | None:
-        """Return seconds until something that rests may be tried again; None where only news can change anything."""
-        now = time.monotonic()
-        times = [max(self._resting_until, self._not_before.get(entry.record.id, 0.0)) for entry in self._entries]
-        return min((when - now for when in times if now < when < math.inf), default=None)
+        return self._turns.next(e for e in self._entries if self._urgent in (None, e.record.id))
 
     def _not_published(self, entry: Entry, exc: BaseException) -> None:
         epoch = entry.record.epoch + 1
@@ -430,13 +415,13 @@ class Pipeline:
         self._publishing = None
         self._hopes.pop(entry.record.id, None)
         if whose is Blame.RUN:
-            self._resting_until = time.monotonic() + RETRY_AFTER
+            self._turns.rest()
         else:
             self._urgent = None if entry.record.id == self._urgent else self._urgent
-            self._not_before[entry.record.id] = time.monotonic() + RETRY_AFTER
+            self._turns.step_aside(entry.record.id)
         if whose is Blame.CHECKPOINT:
-            self._not_before[entry.record.id] = math.inf
-            self._refusals[entry.record.id] = self.refused = _as_exception(exc)
+            self.refused = _as_exception(exc)
+            self._turns.refuse(entry.record.id, self.refused)
             url = self.spool.location.url(entry.record.key)
             what = f"{url} cannot be uploaded, and stays in {self.spool.folder}; others go on"
             self._failed(exc, what, tell=True)
@@ -470,8 +455,7 @@ class Pipeline:
         self._urgent = None if checkpoint_id == self._urgent else self._urgent
         self._hopes.pop(checkpoint_id, None)
         self._captured.pop(checkpoint_id, None)
-        self._not_before.pop(checkpoint_id, None)
-        self._refusals.pop(checkpoint_id, None)
+        self._turns.forget(checkpoint_id)
 
     def _lose(self, exc: BaseException, what: str) -> None:
         news, self._kind_lost, self.lost = type(exc) is not self._kind_lost, type(exc), _as_exception(exc)

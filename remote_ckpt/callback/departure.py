@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from remote_ckpt.callback.under_way import FitUnderWay
 from remote_ckpt.preemption import PreemptionGuard
 from remote_ckpt.preemption.notices import Notice
 from remote_ckpt.stats import Stats
@@ -48,7 +49,9 @@ class Departure:
     def begin(self, user: object) -> None:
         """Listen from now on."""
         self._under_way, self._saved, self._cut = True, False, False
-        self.guard.start(user)
+        training = FitUnderWay.here()
+        self.guard.start(user, training)
+        training.at_end(self.guard.forget, user)
 
     def end(self, user: object) -> None:
         """Listen no more. After a signal, this may be the end of the process."""

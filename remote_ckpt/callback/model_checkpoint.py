@@ -37,6 +37,20 @@ from remote_ckpt.writer import OnError, SeriesOptions, Writer
 
 log = logging.getLogger("remote_ckpt")
 
+_IDLE = {
+    "_model": None,
+    "params": None,
+    "_writer": None,
+    "_stats": None,
+    "_team": None,
+    "resumed_from": None,
+    "_current_epoch": 0,
+    "_last_batch": 0,
+    "_last_batch_seen": 0,
+    "_batches_seen_since_last_saving": 0,
+}
+"""Attributes of a callback before its first training, Keras's own among them."""
+
 
 class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]  # Keras ships no types
     """Save a Keras model, or its weights, to a bucket while it trains.
@@ -45,6 +59,9 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
     URL; saving and uploading happen in the background; the best score is remembered across restarts and machines; NaN
     is never the best; and what was saved is complete in the bucket before the record of it is. Where `fit` runs in
     several processes that train one model together, the first saves, and all resume from the same checkpoint.
+
+    A copy (`copy.deepcopy`), or what is unpickled, has the same settings, and copies of riders and guard; it trains by
+    itself, and its statistics begin anew. `storage_options` are in a pickle, with what is secret in them.
 
     Attributes:
         run: The run that is written to.
@@ -139,9 +156,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._resume = resume
         self._riders = Riders(riders)
         self._last_batch = 0
-        self._departure = Departure(preemption, self._save_before_leaving) if preemption else None
-        if preemption:  # only then: Keras evaluates without waiting for each batch where nobody looks at them
-            self.on_test_batch_end = self._look_within_validation
+        self._listen(preemption)
         self._keep = (keep_best, keep_last)
         self._on_error: OnError = on_error
         self._spool = (spool_dir, spool_limit)
@@ -149,6 +164,24 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._board = StatsBoard(tensorboard) if tensorboard is not None else None
         self._team = Team()
         self.resumed_from: Checkpoint | None = None
+
+    def _listen(self, guard: PreemptionGuard | None) -> None:
+        self._departure = Departure(guard, self._save_before_leaving) if guard else None
+        if guard:  # only then: Keras evaluates without waiting for each batch where nobody looks at them
+            self.on_test_batch_end = self._look_within_validation
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings, riders and guard, for a copy or a pickle, and what a subclass has added.
+
+        Left out is what belongs to one training: model, writer, counters, statistics.
+        """
+        state = {name: value for name, value in vars(self).items() if name not in ("_departure", "on_test_batch_end")}
+        return state | _IDLE | {"_guard": self._departure.guard if self._departure else None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        guard = state.pop("_guard")
+        self.__dict__.update(state, _stats=Stats(), _team=Team())
+        self._listen(guard)
 
     @property
     def best(self) -> float | None:

@@ -17,6 +17,9 @@ class StatsBoard:
         self._folder = Path(folder).expanduser() / "remote_ckpt"
         self._writer: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_writer": None}
+
     def write(self, stats: Stats, epoch: int) -> None:
         """Add a point to each curve; takes about a millisecond.
 

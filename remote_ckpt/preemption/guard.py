@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import signal
-import sys
 import threading
-import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from remote_ckpt.preemption.notices import Cloud, Ec2, Gce, Notice
+from remote_ckpt.preemption.signals import SignalWatch
+from remote_ckpt.threads import keep_at
 
 log = logging.getLogger("remote_ckpt")
 
 _ATTEMPTS = 3  # a cloud that has never answered by then is not ours
 
-Handler = Any  # what `signal.signal` returns: a function, SIG_DFL, SIG_IGN, or None for one that Python does not know
+UnderWay = Callable[[], bool]
+"""Returns whether a training goes on; asked on any thread, and inside signal handlers, so it takes no lock."""
 
 
 class PreemptionGuard:
@@ -30,10 +28,13 @@ class PreemptionGuard:
     At the next batch's end the callback saves, ends training, and uses the time left for uploads. Several callbacks of
     one `fit` may share a guard.
 
-    Signals: a handler is installed in the main thread for as long as training lasts. The first signal is a notice. Once
-    training has ended, it is raised again with the handler that was there before, so that the process ends as it would
-    have without a guard. So does a second signal at once, and a watching thread sends one when `grace` is over, so that
-    no signal is ever swallowed: not by a training that hangs, and not after an exception that ended `fit`.
+    Signals: handlers are installed in the main thread for as long as training lasts, see `SignalWatch`. The first
+    signal is a notice, heard at once also while the main thread is in native code. Once training has ended, it is
+    raised again with the handler that was there before, so that the process ends as it would have without a guard. A
+    second signal is let through at once, and the first when `grace` is over, so that no signal is ever swallowed: not
+    by a training that hangs. After an exception that ended `fit`, signals do what they did before at once.
+
+    A copy, or what is unpickled, has the same settings, and listens to nothing yet.
     """
 
     def __init__(
@@ -71,97 +72,102 @@ class PreemptionGuard:
         self.poll = poll
         self.reraise = reraise
         self._signals = tuple(signals)
+        self._asks = {"ec2": ec2, "gce": gce, "rebalance": rebalance}
         self._clouds = _clouds(ec2, gce, rebalance)
         self._notice: Notice | None = None
-        self._signal: int | None = None
-        self._previous: dict[int, Handler] = {}
-        self._signal_deadline = 0.0
-        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._users: weakref.WeakKeyDictionary[Any, UnderWay] = weakref.WeakKeyDictionary()
+        self._watch = self._new_watch()
         self._stopped = threading.Event()
-        self._watcher: threading.Thread | None = None
+        self._asker: threading.Thread | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "grace": self.grace,
+            "signals": self._signals,
+            "reraise": self.reraise,
+            "poll": self.poll,
+            **self._asks,
+        }
+
+    def __setstate__(self, settings: dict[str, Any]) -> None:
+        self.__init__(**settings)  # type: ignore[misc]
 
     @property
     def notice(self) -> Notice | None:
         """What was heard first, or None. Any thread."""
         return self._notice
 
-    def start(self, user: Any) -> None:
-        """Listen, on behalf of `user`; forgets an earlier notice unless somebody listens already. Idempotent."""
-        if not self._users:
-            self._notice = self._signal = None
-            self._install()
-            self._watch()
-        self._users.add(user)
+    def start(self, user: Any, under_way: UnderWay = lambda: True) -> None:
+        """Listen, on behalf of `user`; forgets an earlier notice unless somebody listens already. Idempotent.
+
+        Args:
+            user: Kept by a weak reference; one that is garbage listens no more.
+            under_way: Whether the user's training still goes on, for one that an exception may end without `stop`.
+        """
+        if not self._is_under_way() and not self._watch.holds_back:
+            self._end()
+            self._users.clear()
+            self._notice = None
+            self._watch = self._new_watch()
+            self._watch.install()
+            self._ask()
+        self._users[user] = under_way
 
     def stop(self, user: Any) -> None:
         """Stop listening once the last user has; then raise again the signal that was heard, if any. Idempotent.
 
         With no handler there before, that is the end of the process.
         """
-        if user not in self._users:
+        if self._users.pop(user, None) is None or self._is_under_way():
             return
-        self._users.discard(user)
-        if self._users:
-            return
+        held = self._watch.signal if self._watch.holds_back else None
+        self._end()
+        if held is not None and self.reraise:
+            self._watch.pass_on(held)
+
+    def forget(self, user: Any, under_way: UnderWay) -> None:
+        """Give the signals back after a training that ended without `stop`; a signal that is held back still is.
+
+        Does nothing for a user that listens for another training by now. Any thread, but only the main one can.
+        """
+        if self._users.get(user) is under_way:
+            del self._users[user]
+            if not self._is_under_way() and not self._watch.holds_back:
+                self._end()
+
+    def _is_under_way(self) -> bool:
+        return any(goes_on() for goes_on in list(self._users.values()))
+
+    def _end(self) -> None:
         self._stopped.set()
-        if self._watcher is not None:
-            self._watcher.join(0.2)  # it may be asking a server that does not answer; it ends soon by itself
-            self._watcher = None
-        self._uninstall()
-        if self._signal is not None and self.reraise:
-            _pass_on(self._signal)
+        if self._asker is not None:
+            self._asker.join(0.2)  # it may be asking a server that does not answer; it ends soon by itself
+            self._asker = None
+        self._watch.uninstall()
 
     # Signals
 
-    def _install(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            log.debug("Training runs outside the main thread, where no signal can be listened for.")
-            return
-        for number in self._signals:
-            if number not in self._previous and signal.getsignal(number) is not None:
-                self._previous[number] = signal.signal(number, self._on_signal)
+    def _new_watch(self) -> SignalWatch:
+        return SignalWatch(self._signals, self.grace, under_way=self._is_under_way, heard=self._heard)
 
-    def _uninstall(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            while self._previous:
-                signal.signal(*self._previous.popitem())
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Take note; on the main thread between two of its instructions, so: no lock, no log."""
-        if self._signal is None and self._users:
-            self._signal = number
-            self._notice = self._notice or Notice.within(signal.Signals(number).name, self.grace)
-            self._signal_deadline = time.monotonic() + self.grace
-            return
-        self._signal = None
-        self._uninstall()
-        _pass_on(number)
+    def _heard(self, number: int) -> None:
+        self._notice = self._notice or Notice.within(signal.Signals(number).name, self.grace)
 
     # Clouds
 
-    def _watch(self) -> None:
-        self._stopped.set()  # for a user that never said it had stopped
-        self._stopped = threading.Event()
-        if self._clouds or self._previous:
-            arguments = (self._stopped, [_Asked(cloud) for cloud in self._clouds])
-            self._watcher = threading.Thread(
-                target=self._listen, args=arguments, name="remote_ckpt-preemption", daemon=True
-            )
-            self._watcher.start()
+    def _ask(self) -> None:
+        stopped, clouds = threading.Event(), [_Asked(cloud) for cloud in self._clouds]
+        self._stopped = stopped
+        if clouds:
+            self._asker = keep_at(lambda: self._look(stopped, clouds), "preemption", pause=self.poll)
 
-    def _listen(self, stopped: threading.Event, clouds: list[_Asked]) -> None:
-        while not stopped.is_set():
-            clouds = [cloud for cloud in clouds if not cloud.foreign]
-            for cloud in clouds if self._notice is None else ():
-                heard = cloud.look()
-                self._notice = self._notice or heard
-            self._end_what_is_overdue()
-            stopped.wait(self.poll)
-
-    def _end_what_is_overdue(self) -> None:
-        """Send the signal a second time when its time is over and training has not ended."""
-        if self._previous and self._signal is not None and time.monotonic() > self._signal_deadline:
-            os.kill(os.getpid(), self._signal)
+    def _look(self, stopped: threading.Event, clouds: list[_Asked]) -> bool:
+        """Ask each cloud that may be ours, then rest; return whether there is more to do."""
+        clouds[:] = [cloud for cloud in clouds if not cloud.foreign]
+        for cloud in clouds if self._notice is None and self._is_under_way() else ():
+            heard = cloud.look()
+            self._notice = self._notice or heard
+        return bool(clouds) and not stopped.wait(self.poll)
 
 
 @dataclass
@@ -197,11 +203,3 @@ def _clouds(ec2: bool | str, gce: bool | str, rebalance: bool) -> list[Cloud]:
         Gce(gce) if isinstance(gce, str) else Gce.from_environment() if gce else None,
     ]
     return [cloud for cloud in asked if cloud is not None]
-
-
-def _pass_on(number: int) -> None:
-    """Raise a signal with the handler that is installed now; what was printed is not lost, even if it ends us."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    signal.raise_signal(number)

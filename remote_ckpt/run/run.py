@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import shutil
@@ -114,6 +115,13 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.url!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what was given, for a copy or a pickle: the store is opened anew. A signing key is in no pickle."""
+        return {**vars(self), "_store": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Run:
+        return copy.copy(self)  # what was given is never changed, and may hold what cannot be copied
 
     # Reading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -124,3 +125,64 @@ def test_the_next_training_begins_without_the_old_notice(tmp_path):
     assert fit(model(), [saving], epochs=2).epoch == [0, 1]
     assert saving.preempted is None
     assert saving.resumed_from.batch == 0
+
+
+# A training that an exception ends
+
+
+class Raise(keras.callbacks.Callback):
+    """Ends `fit` by an exception at an epoch's end."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise ZeroDivisionError
+
+
+def fails(saving, made=None):
+    """Train until an exception, and return what was raised: as long as it is there, so is the stack of `fit`."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        fit(made or model(), [saving, Raise()])
+    return caught
+
+
+def test_after_a_fit_that_raised_the_handlers_are_those_from_before(tmp_path):
+    """Once its stack is gone, which is where the exception is."""
+    before = signal.getsignal(signal.SIGTERM)
+    fails(checkpoint(tmp_path / "w-{epoch}.weights.h5"))
+    gc.collect()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_after_a_fit_that_raised_a_signal_acts_at_once(tmp_path):
+    """Also while somebody still looks at the exception, as a notebook does."""
+    heard = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    saving = checkpoint(tmp_path / "w-{epoch}.weights.h5", grace=3600.0)
+    caught = fails(saving)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+    assert saving.preempted is None
+    assert caught.value
+
+
+def test_a_fit_after_one_that_raised_listens_again(tmp_path):
+    """With the same callback, while the exception is still there."""
+    made = model()
+    saving = checkpoint(tmp_path / "w-{epoch}.weights.h5")
+    caught = fails(saving, made)
+    assert fit(made, [Term(0, batch=0), saving], epochs=2).epoch == [0]
+    assert saving.preempted.source == "SIGTERM"
+    assert caught.value
+
+
+def test_the_end_of_an_old_fit_does_not_end_the_listening_for_a_new_one(tmp_path):
+    """The exception of the first is forgotten while the second trains."""
+    made, kept = model(), []
+    saving = checkpoint(tmp_path / "w-{epoch}.weights.h5")
+    kept.append(fails(saving, made))
+
+    def forget(epoch, logs):
+        kept.clear()
+        gc.collect()
+
+    forgetting = keras.callbacks.LambdaCallback(on_epoch_begin=forget)
+    assert fit(made, [forgetting, Term(0, batch=0), saving], epochs=2).epoch == [0]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import logging
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -245,3 +249,183 @@ print("never")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "SIGTERM\n"), done.stderr
+
+
+# While the main thread is in native code
+
+NATIVE = """
+import hashlib, os, signal, sys, threading
+from remote_ckpt import PreemptionGuard
+class User: pass
+guard, user = PreemptionGuard(ec2=False, gce=False, grace=float(sys.argv[1])), User()
+guard.start(user)
+def tell():
+    while guard.notice is None:
+        threading.Event().wait(0.01)
+    print(guard.notice.source, flush=True)
+threading.Thread(target=tell, daemon=True).start()
+print("ready", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)  # half an hour without the interpreter
+"""
+
+
+@pytest.fixture
+def native():
+    """Starts a program whose main thread is in native code for half an hour, its signals' grace given."""
+    started = []
+
+    def start(grace):
+        program = [sys.executable, "-c", NATIVE, str(grace)]
+        started.append(subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "ready\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_native_code_does_not_keep_a_process_alive_past_its_grace(native):
+    """It dies of the signal, as it would have without a guard; and says so."""
+    process = native(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGTERM
+    assert "has not come back from native code" in err
+
+
+def test_a_notice_is_heard_while_the_main_thread_is_in_native_code(native):
+    """By other threads, at once."""
+    process = native(3600)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "SIGTERM\n"
+    assert process.poll() is None
+
+
+def test_a_second_signal_ends_a_process_in_native_code(native):
+    """Whoever sends it is in earnest."""
+    process = native(3600)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "SIGTERM\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_handler_of_pythons_waits_for_native_code_as_without_a_guard(term):
+    """It runs once, when the main thread comes back."""
+    listening, user = guard(grace=0.05), User()
+    listening.start(user)
+    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    begun = time.monotonic()
+    while not term:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
+        assert time.monotonic() - begun < 120
+    listening.stop(user)
+    assert term == [signal.SIGTERM]
+
+
+# Beside others
+
+
+def test_an_event_loops_wakeup_descriptor_is_served_and_given_back(term):
+    """It hears of signals meanwhile, and is where it was afterwards."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        listening, user = guard(reraise=False), User()
+        listening.start(user)
+        os.kill(os.getpid(), signal.SIGTERM)
+        ours.settimeout(60)
+        assert ours.recv(1) == bytes([signal.SIGTERM])
+        listening.stop(user)
+        assert signal.set_wakeup_fd(-1) == theirs.fileno()
+    finally:
+        signal.set_wakeup_fd(before)
+        ours.close()
+        theirs.close()
+
+
+def test_a_handler_that_was_installed_meanwhile_stays(term):
+    """Somebody else's, that calls the one before it."""
+    listening, user, heard = guard(), User(), []
+    listening.start(user)
+    ours = signal.getsignal(signal.SIGTERM)
+
+    def over(number, frame):
+        heard.append("over")
+        ours(number, frame)
+
+    signal.signal(signal.SIGTERM, over)
+    listening.stop(user)
+    assert signal.getsignal(signal.SIGTERM) is over
+    os.kill(os.getpid(), signal.SIGTERM)
+    until(lambda: term)
+    assert (heard, term) == (["over"], [signal.SIGTERM])
+
+
+def test_a_forked_child_ends_by_a_signal_and_its_parent_hears_nothing():
+    """A data loader's worker: it is no training, and must not hang when it is told to end."""
+    program = """
+import os, signal, time
+from remote_ckpt import PreemptionGuard
+class User: pass
+guard, user = PreemptionGuard(ec2=False, gce=False, grace=3600), User()
+guard.start(user)
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(writer, b"!")
+    time.sleep(3600)
+os.read(reader, 1)
+os.kill(child, signal.SIGTERM)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+guard._watch._read(1.0)
+print(guard.notice)
+guard.stop(user)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{-signal.SIGTERM}\nNone\n"), done.stderr
+
+
+def test_a_signal_after_a_training_that_is_over_acts_at_once(term):
+    """It raised, and nobody called `stop`."""
+    listening, user, goes_on = guard(grace=3600), User(), [True]
+    listening.start(user, lambda: goes_on[0])
+    goes_on[0] = False
+    os.kill(os.getpid(), signal.SIGTERM)
+    until(lambda: term)
+    assert listening.notice is None
+
+
+def test_a_signal_held_back_survives_into_the_next_training(term):
+    """The first one raised before it looked: the next one learns of it, and ends."""
+    listening, user, goes_on = guard(grace=3600), User(), [True]
+    listening.start(user, lambda: goes_on[0])
+    os.kill(os.getpid(), signal.SIGTERM)
+    until(lambda: listening.notice)
+    goes_on[0] = False
+    listening.start(user)
+    assert listening.notice.source == "SIGTERM"
+    listening.stop(user)
+    until(lambda: term)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_a_copy_of_a_guard_has_its_settings_and_hears_for_itself(term, copied):
+    """Made while the original listens, and has heard."""
+    listening, user = guard(grace=7, reraise=False, rebalance=True, ec2="http://127.0.0.1:9"), User()
+    listening.start(user)
+    os.kill(os.getpid(), signal.SIGTERM)
+    until(lambda: listening.notice)
+    other = copied(listening)
+    listening.stop(user)
+    assert other.notice is None
+    assert (other.grace, other.reraise, other.poll, other._clouds) == (7, False, 0.05, listening._clouds)
+    other.start(user)
+    os.kill(os.getpid(), signal.SIGTERM)
+    until(lambda: other.notice)
+    other.stop(user)
+    assert term == []
