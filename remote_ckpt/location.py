@@ -25,6 +25,7 @@ _MAX_OBJECT_BYTES = {"s3": 1024, "s3a": 1024, "gs": 1024, "gcs": 1024}  # of the
 _MAX_FILE_BYTES = 255  # of one part of a path, on nearly every filesystem
 _MAX_PATH_BYTES = 4095  # Linux's PATH_MAX without the final zero
 _ID = "x" * 16  # goes into the names of objects that are shown under a fixed name
+_ADDED = 64  # bytes; more than all that publishing adds to a name
 _TAKEN = "xxxxxx-7"  # goes into a name that is taken, see `publish`
 
 
@@ -106,6 +107,8 @@ class Location:
         Raises:
             LocationError: It is too long; the message gives the limit.
         """
+        if len(f"{self.root}{name}".encode(errors="replace")) + _ADDED <= _MAX_FILE_BYTES:
+            return  # short enough for every limit: each save asks, while training waits
         key = name if template.fields else f"{HIDDEN}/{Template.with_suffix_before_extension(name, _ID)}"
         key = Template.with_suffix_before_extension(key, _TAKEN)
         for what, size, limit in self._sizes(key):
