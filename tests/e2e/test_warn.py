@@ -173,3 +173,10 @@ def test_a_name_that_gets_too_long_is_not_saved_and_holds_up_none(tmp_path, capl
     fit(model(), [Note(), Scores(0.1, 0.2, 0.3), checkpoint(tmp_path / name)])
     assert [record.epoch for record in Run(tmp_path).checkpoints] == [0, 2]
     assert "too long a name" in caplog.text
+
+
+@pytest.mark.parametrize("threshold", [10**400, "low"])
+def test_a_threshold_that_is_no_number_is_refused_before_training(tmp_path, threshold):
+    """It could only fail at each save."""
+    with pytest.raises(ValueError, match="threshold is a number"):
+        fit(model(), [Scores(0.1), checkpoint(tmp_path / EACH, initial_value_threshold=threshold)], epochs=1)
