@@ -26,7 +26,9 @@ _EXTRA = r"(?:-[A-Za-z0-9_-]{1,6}(?:-\d)?)?"  # see `Publisher`: the end of an i
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
 _MAX_OBJECT_BYTES = {"s3": 1024, "s3a": 1024, "gs": 1024, "gcs": 1024}  # of the whole key, by their documentation
 _MAX_FILE_BYTES = 255  # of one part of a path, on nearly every filesystem
+_MAX_PATH_BYTES = 4095  # Linux's PATH_MAX without the final zero
 _ID = "x" * 16  # goes into the names of objects that are shown under a fixed name
+_ADDED = 64  # bytes; more than all that publishing adds to a name
 _TAKEN = "xxxxxx-7"  # goes into a name that is taken, see `publish`
 
 
@@ -108,6 +110,8 @@ class Location:
         Raises:
             LocationError: It is too long; the message gives the limit.
         """
+        if len(f"{self.root}{name}".encode(errors="replace")) + _ADDED <= _MAX_FILE_BYTES:
+            return  # short enough for every limit: each save asks, while training waits
         key = name if template.fields else f"{HIDDEN}/{Template.with_suffix_before_extension(name, _ID)}"
         key = Template.with_suffix_before_extension(key, _TAKEN)
         for what, size, limit in self._sizes(key):
@@ -123,8 +127,10 @@ class Location:
         """Return what has a length, how long it is with this key, and how long it may be; in bytes."""
         whole = [("key", len(key.encode(errors="replace")), _MAX_KEY_BYTES)]
         if self.protocol == "file":
-            parts = [len(part.encode(errors="replace")) for part in key.split("/")]
-            return [*whole, ("name of one file", max(parts), _MAX_FILE_BYTES)]
+            path = f"{self.root}/{key}"
+            part = max(len(part.encode(errors="replace")) for part in path.split("/"))
+            all_parts = ("path", len(path.encode(errors="replace")), _MAX_PATH_BYTES)
+            return [*whole, ("name of one file or folder", part, _MAX_FILE_BYTES), all_parts]
         if self.protocol in _MAX_OBJECT_BYTES:
             prefix = self.root.partition("://")[2].partition("/")[2]
             size = len(f"{prefix}/{key}".encode(errors="replace"))

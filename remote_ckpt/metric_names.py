@@ -3,10 +3,11 @@
 A name is split into words at everything but letters, and where capitals begin (`BinaryAccuracy`). Words that only
 qualify (`mean`, `score`, `top_5`, `macro`) are passed over, and then:
 
-- A name that ends in `loss` or `error` is better down, whatever comes before: `accuracy_loss`, `top5_error`.
-- Otherwise its last word decides, if it is in one of the two lists below and none of the words before it is in the
-  other: `head_auc` is better up; `error_auc` has no answer, nor has `error_reduction`, nor `inaccuracy`.
 - A word that turns the meaning round leaves no answer at all: `neg_mean_squared_error`, `inverse_accuracy`.
+- A name that ends in `loss` or `error` is better down, whatever else comes before: `accuracy_loss`, `top5_error`.
+- Otherwise its last word decides, if it is in one of the two lists below, none of the words before it is in the other,
+  and none speaks of something else: `head_auc` is better up; there is no answer for `error_auc`, `error_reduction`,
+  `inaccuracy`, `std_reward`.
 """
 
 from __future__ import annotations
@@ -41,15 +42,19 @@ _FALLING = _listed(
 _LOSING = _listed("loss losses error errors err")
 """As a name's last word they decide alone."""
 
-_TURNING = _listed(
+_NEGATING = _listed("neg negative negated minus inv inverse inverted reciprocal non not anti")
+_SHIFTING = _listed(
     """
-    neg negative negated minus inv inverse inverted reciprocal non not no anti un in mis dis complement complementary
-    lack missing bad wrong low false true
+    no un in mis dis complement complementary lack missing bad wrong low false true std stddev var variance deviation
+    gap diff difference delta change drop decrease reduction increase improvement grad gradient slope range to until
+    before without since from vs versus against between under over per of time
     """
 )
+"""With these a name may speak of something else than its last word: `std_reward`, `time_to_success`."""
+
 _QUALIFYING = _listed(
     """
-    a at k n of per mean avg average macro micro weighted unweighted balanced median total overall global all score
+    a at k n mean avg average macro micro weighted unweighted balanced median total overall global all score
     scores value values val valid validation test train training eval epoch step ema class classes rate roc pr coef
     coeff coefficient index metric l r rho
     """
@@ -62,6 +67,8 @@ _PHRASES = (
     (r"cross_entropy", "crossentropy"),
     (r"top_?(?:k|\d+)", "topk"),
     (r"exact_match", "accuracy"),
+    (r"intersection_over_union", "iou"),
+    (r"area_under_(?:the_)?(?:roc_)?curve", "auc"),
     (r"false_(?:positive|negative)s", "misses"),
     (r"true_(?:positive|negative)s", "hits"),
     (r"neg(?:ative)?_log_likelihood", "nll"),
@@ -81,10 +88,12 @@ def mode_of(name: str) -> Mode | None:
     if not words:
         return None
     *before, last = words
-    if _TURNING.intersection(words):
+    if _NEGATING.intersection(words):
         return None
     if last in _LOSING:
         return "min"
+    if _SHIFTING.intersection(words):
+        return None
     if last == "topk":
         last = "accuracy"
     if last in _RISING and not (_FALLING | _LOSING).intersection(before):

@@ -280,9 +280,11 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             if self._writer is not None:
                 self._finish(self._writer)
         finally:
-            self._draw(None)
-            if self._departure:
-                self._departure.end(self)
+            try:
+                self._draw(None)
+            finally:
+                if self._departure:
+                    self._departure.end(self)
 
     def _finish(self, writer: Writer) -> None:
         seconds = self._departure.time_for_uploads if self._departure else None
@@ -319,8 +321,12 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         try:
             self._decide_and_save(epoch, batch, dict(logs or {}))
         except Exception as exc:
-            mistaken = isinstance(exc, DirectionError) or (isinstance(exc, TemplateError) and not self._stats.saves)
-            if self._on_error == "raise" or mistaken:
+            first = not self._stats.saves and self.resumed_from is None
+            if (
+                self._on_error == "raise"
+                or isinstance(exc, DirectionError)
+                or (first and isinstance(exc, TemplateError))
+            ):
                 raise
             _log_failure(exc, f"The model of epoch {epoch + 1} could not be saved. Training goes on.")
 

@@ -75,9 +75,21 @@ class _Attributes:
     kinds: dict[str, Callable[[Any], Any]]
 
     def get_state(self) -> dict[str, Any]:
-        return {name: kind(getattr(self.callback, name)) for name, kind in self.kinds.items()}
+        state = {name: kind(getattr(self.callback, name)) for name, kind in self.kinds.items()}
+        return {**self._judge(), **state}
+
+    def _judge(self) -> dict[str, str]:
+        """Return what the best of this callback is about: its metric, and which way that is better."""
+        judge = {name: getattr(self.callback, name, None) for name in ("monitor", "mode")}
+        return {name: value for name, value in judge.items() if isinstance(value, str)}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict):
+            raise ValueError("it is no dict")
+        for name, now in self._judge().items():
+            was = state.get(name, now)  # earlier versions did not write it
+            if was != now and "auto" not in (was, now):
+                raise ValueError(f"its {name} was {was!r}, and now is {now!r}")
         for name, value in {name: kind(state[name]) for name, kind in self.kinds.items()}.items():
             setattr(self.callback, name, value)
 

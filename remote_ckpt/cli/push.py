@@ -44,7 +44,9 @@ Score = Annotated[float, typer.Option("--score", help="What it reached; nan if t
 Epoch = Annotated[
     int | None,
     typer.Option(
-        "--epoch", min=1, help="Of which epoch it is, from 1, as Keras shows it; else the one after the latest."
+        "--epoch",
+        min=1,
+        help="Of which epoch it is, from 1, as Keras shows it; else the one after the latest when it was written.",
     ),
 ]
 Monitor = Annotated[

@@ -217,6 +217,19 @@ def test_hostile_state_is_told_and_changes_nothing(state, caplog):
     assert vars(rider) == before
 
 
+@pytest.mark.parametrize("changed", [{"monitor": "val_loss"}, {"mode": "min"}])
+@pytest.mark.parametrize("kind", [keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau])
+def test_a_rider_that_watches_another_metric_now_begins_anew(kind, changed, caplog):
+    """A best accuracy of 0.5 is no loss to beat."""
+    before = kind(monitor="val_score", mode="max")
+    before.on_train_begin()
+    before.best, before.wait = 0.5, 1
+    after = kind(**{"monitor": "val_score", "mode": "max", **changed})
+    Riders([after]).restore(Riders([before]).states(), "s3://bucket/run/w.weights.h5")
+    assert after.best != 0.5
+    assert "begins anew" in caplog.text
+
+
 def test_a_rider_that_was_not_aboard_begins_anew_and_says_so(tmp_path, caplog):
     """Because it is new, or because the checkpoint is neither the best nor the latest."""
     fit(model(), [Scores(0.5), checkpoint(tmp_path)], epochs=1)

@@ -38,6 +38,15 @@ def test_a_metric_missing_in_a_later_epoch_does_not_end_training(tmp_path, caplo
     assert "The model of epoch 2 could not be saved. Training goes on." in caplog.text
 
 
+def test_a_metric_missing_in_the_first_epoch_after_a_resume_does_not_end_training(tmp_path, caplog):
+    """That the name can be made was seen before."""
+    fit(model(), [Scores(0.1), checkpoint(tmp_path / NAMED)], epochs=1)
+    callback = checkpoint(tmp_path / NAMED, resume="latest")
+    history = fit(model(), [Sometimes(0.1, None, 0.3), callback])
+    assert history.epoch == [1, 2]
+    assert "The model of epoch 2 could not be saved. Training goes on." in caplog.text
+
+
 def test_a_metric_missing_in_a_later_epoch_ends_training_where_failures_do(tmp_path):
     """As asked for."""
     with pytest.raises(TemplateError):
@@ -164,3 +173,10 @@ def test_a_name_that_gets_too_long_is_not_saved_and_holds_up_none(tmp_path, capl
     fit(model(), [Note(), Scores(0.1, 0.2, 0.3), checkpoint(tmp_path / name)])
     assert [record.epoch for record in Run(tmp_path).checkpoints] == [0, 2]
     assert "too long a name" in caplog.text
+
+
+@pytest.mark.parametrize("threshold", [10**400, "low"])
+def test_a_threshold_that_is_no_number_is_refused_before_training(tmp_path, threshold):
+    """It could only fail at each save."""
+    with pytest.raises(ValueError, match="threshold is a number"):
+        fit(model(), [Scores(0.1), checkpoint(tmp_path / EACH, initial_value_threshold=threshold)], epochs=1)

@@ -82,16 +82,19 @@ def test_the_direction_is_inferred_where_keras_raises(monitor, direction, mode):
 
 
 RISING = """
+    intersection_over_union area_under_curve
     mcc kappa psnr ssim ndcg top5 top_5_accuracy reward acc f1 F1Score f1_macro fbeta_score iou mean_io_u MeanIoU
     mIoU mAP_0.5 bleu rouge_l r2_score R2Score dice_coef cosine_similarity recall_at_k hit_rate_at_10 AUC pr_auc
     auc_2 class_3_iou log_likelihood BinaryAccuracy episode_return success_rate macro_recall
 """
 FALLING = """
+    in_loss time_loss std_error
     loss out_loss accuracy_loss top5_error accumulated_error previous_error mean_absolute_percentage_error mape
     wer kl_divergence categorical_crossentropy negative_log_likelihood neg_log_likelihood perplexity error_rate
     hinge false_positives log_cosh loss_1 recall_error
 """
 DOUBTFUL = """
+    std_accuracy reward_std time_to_success mean_time_to_failure steps_per_win variance_of_reward neg_loss no_accuracy
     inaccuracy in_accuracy accident_rate previous discount truncated spirou error_reduction accuracy_drop auc_std
     neg_mean_squared_error 1-accuracy one_minus_iou inverse_accuracy -loss learning_rate score nonsense
     error_accuracy loss_accuracy mapping
