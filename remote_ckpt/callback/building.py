@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from types import FrameType
 from typing import Any
@@ -37,7 +38,7 @@ def build_from_batches(model: Any, url: str) -> None:
         try:
             backend.compute_output_spec(model, tree.map_structure(_symbol, x), training=True)
         except Exception as exc:  # noqa: BLE001 - the user's own call, with whatever it raises for symbolic inputs
-            problem = f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0][:300]}"
+            problem = f"{type(exc).__name__}: {_short(str(exc))}"
         else:
             if model.built:
                 return
@@ -47,6 +48,12 @@ def build_from_batches(model: Any, url: str) -> None:
         f"nothing could be restored into it from {url}. Call the model once on a batch of data before fit, or begin it "
         "with an Input."
     )
+
+
+def _short(text: str) -> str:
+    """Return what an error complains of, without Keras's colours and its list of arguments."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.partition("Arguments received")[0])
+    return " ".join(plain.split())[:300]
 
 
 def _symbol(spec: Any) -> Any:

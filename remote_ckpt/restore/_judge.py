@@ -51,7 +51,7 @@ def account(model: Any, held: Held, matches: Matches, optimizers: set[str]) -> A
     taken = [variable for match in matches.found.values() for variable in match.variables.values()]
     covered = {id(variable) for variable in taken}
     for found in matches.found.values():
-        if not found.variables:  # it loads in a way of its own, which is trusted until it has done so
+        if found.keys and not found.variables:  # it loads in a way of its own, which is trusted until it has done so
             covered.update(id(variable) for variable in own_variables(found.saveable))
     missing = [variable for variable in model.weights if id(variable) not in covered]
     weights = [(place, key) for place in in_order(held.groups.keys() - optimizers) for key in held.groups[place]]

@@ -143,8 +143,10 @@ def read(model: Any, held: Held, matches: Matches) -> tuple[set[tuple[str, str]]
 
     def act(saveable: Any, place: str, load: Load) -> None:
         found = matches.found.get(id(saveable))
-        if found is None or found.place != held.at(place) or problem or id(saveable) in done:
+        if found is None or problem or id(saveable) in done:
             return
+        if found.place != held.at(place):
+            raise NoMatch("its place is another one")
         done.add(id(saveable))
         try:
             load(store.get(place))
