@@ -85,6 +85,8 @@ class Checkpoint(_Record):
             keep theirs.
         missing: Whether the object was looked for and was not there. The checkpoint counts for nothing until the object
             is there again: it is neither best nor latest, and rules of retention pass it over.
+        optimizers: Of each optimizer that the model held, by attribute: its class, and a digest of which of the model's
+            weights it trained. The file has neither.
     """
 
     id: Id
@@ -104,6 +106,7 @@ class Checkpoint(_Record):
     writer: Name = ""
     riders: Riders = Field(default_factory=dict)
     missing: bool = False
+    optimizers: dict[Name, Name] = Field(default_factory=dict, max_length=100)
 
     def scored_by(self, monitor: str) -> Checkpoint:
         """Return the record with the score by another metric; None where it was not logged."""
