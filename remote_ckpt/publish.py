@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from remote_ckpt.attempts import Attempts, Made
 from remote_ckpt.blame import Blame, blame
-from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
+from remote_ckpt.checkpoint import Checkpoint, Manifest
 from remote_ckpt.commit import Commit, Committer
 from remote_ckpt.deletion import Deleter, object_of
 from remote_ckpt.errors import (
@@ -72,14 +72,14 @@ class Publisher:
         if again and self.committer.knows(record):
             commit = self.committer.commit(record, entry.terms, entry.blocks)
         else:
-            record = self._upload(entry, attempts, report, progress)
+            record = self._upload(entry, report, progress)
             commit = self._commit(record, entry, attempts)
             is_old = again or time.monotonic() - begun > _LONG
             if is_old and self._was_swept(record.key):
                 log.warning("%s was deleted before its commit: sending it again.", self.location.url(record.key))
-                self._send(record.key, entry, attempts, report, progress)
+                self._send(record.key, entry, report, progress)
         if commit.series.alias:
-            commit = replace(commit, problem=self._shown(commit.series, record))
+            commit = replace(commit, problem=self._shown(commit, record))
         self._delete(commit.pruned, commit.manifest)
         try:
             entry.drop()
@@ -103,9 +103,7 @@ class Publisher:
                 log.warning("%s: %s", self.location.name, note)
             self._checked = True
 
-    def _upload(
-        self, entry: Entry, attempts: Attempts, report: TransferReport, progress: Progress | None
-    ) -> Checkpoint:
+    def _upload(self, entry: Entry, report: TransferReport, progress: Progress | None) -> Checkpoint:
         """Create the object, unless an earlier attempt has; when its name is taken, under the next name.
 
         A store that keeps no owners takes equal bytes under the name for an upload of ours whose answer was lost. They
@@ -113,6 +111,7 @@ class Publisher:
         """
         record = entry.record
         self.committer.require_room(record.series)
+        attempts = self._attempts[record.id]
         if attempts.made is not None and self._is_there(attempts.made, record):
             return self._at(attempts.made, record)
         for attempt in range(_NAMES):
@@ -123,15 +122,14 @@ class Publisher:
             if not (attempts.tried(key) or self._is_free(key)):
                 continue
             try:
-                return self._at(self._send(key, entry, attempts, report, progress), record)
+                return self._at(self._send(key, entry, report, progress), record)
             except PreconditionFailedError:
                 attempts.forget(key)
                 log.info("%s is taken; choosing another name.", self.location.url(key))
         raise LocationError(f"{self.location.url(record.key)} and {_NAMES - 1} names like it are taken.")
 
-    def _send(
-        self, key: str, entry: Entry, attempts: Attempts, report: TransferReport, progress: Progress | None
-    ) -> Made:
+    def _send(self, key: str, entry: Entry, report: TransferReport, progress: Progress | None) -> Made:
+        attempts = self._attempts[entry.record.id]
         attempts.begin(key)
         found = self.store.upload(
             key,
@@ -180,13 +178,13 @@ class Publisher:
             return True
         return False
 
-    def _shown(self, series: Series, record: Checkpoint) -> Exception | None:
+    def _shown(self, commit: Commit, record: Checkpoint) -> Exception | None:
         """Renew the fixed name; return why that is refused. The checkpoint is in the bucket either way.
 
         What passes by itself is raised: the entry is published again, which costs a look at the manifest.
         """
         try:
-            self._show(series, record.series)
+            self._show(commit, record.series)
         except (StoreError, ManifestError) as exc:
             if blame(exc, self.committer) is Blame.RUN:
                 raise
@@ -200,22 +198,25 @@ class Publisher:
         """Return whether a sweep took an object for an orphan, a moment before the commit that names it."""
         return self._is_free(key) and key in self.committer.archive.keys(self.committer.load())
 
-    def _show(self, series: Series, name: str) -> None:
+    def _show(self, commit: Commit, name: str) -> None:
         """Copy the best (or the latest, see `Series.shown`) to the series' fixed name, in the store.
 
         Two writers' copies may land in the wrong order. So each looks at the manifest again after its copy, and the
-        one that lands last sees what the other has committed before it copied.
+        one that lands last sees what the other has committed before it copied. A manifest that is older than our own
+        commit has nothing newer to show.
         """
-        shown: str | None = None
+        series, shown = commit.series, ""
         while (target := series.shown) is not None and target.id != shown:
             try:
                 self.store.copy(target.key, name)
                 shown = target.id
             except ObjectNotFoundError:
-                shown = None  # pruned by another writer meanwhile: the manifest names a newer one
+                shown = ""  # pruned by another writer meanwhile: the manifest names a newer one
             manifest = self.committer.load()
             again = manifest.of(name)
-            if again is None or (shown is None and again.shown == target):
+            if manifest.revision < commit.manifest.revision:
+                return
+            if again is None or (not shown and again.shown == target):
                 return
             series = again
         if not series.alias_seen:
