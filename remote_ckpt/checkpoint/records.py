@@ -405,7 +405,7 @@ class Manifest(_Record):
 
 
 _ADVICE = (
-    "To start anew, move it away; the checkpoints themselves are untouched. "
+    "Move it away; the checkpoints themselves are untouched, and `remote-ckpt rebuild` makes a new one from them. "
     "With versioning switched on, the bucket may hold an earlier version of it."
 )
 

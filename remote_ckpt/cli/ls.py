@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from rich.text import Text
@@ -11,6 +12,7 @@ from remote_ckpt.cli._arguments import Debug, Json, Options, Url, storage_option
 from remote_ckpt.cli._console import cells, safe, say, say_json, stdout, table, tell
 from remote_ckpt.cli._facts import age, as_json, number
 from remote_ckpt.cli._runs_below import show_runs
+from remote_ckpt.errors import AccessDeniedError
 from remote_ckpt.run import Run
 from remote_ckpt.run.below import find_runs
 from remote_ckpt.spool import Entry
@@ -38,13 +40,19 @@ def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = Fals
         return
     for name, series in found.items():
         _show(name, series)
-    if left := len(run.unnamed()):
+    if left := _unnamed(run):
         tell(
             f"{left} more that the manifest does not name; unless they are being uploaded, `remote-ckpt rebuild` helps."
         )
     if waiting:
         size = human_bytes(sum(entry.record.size for entry in waiting))
         tell(f"{len(waiting)} more ({size}) in this machine's spool; `remote-ckpt recover` uploads what is left over.")
+
+
+def _unnamed(run: Run) -> int:
+    with suppress(AccessDeniedError):  # who may read alone sees what the manifest names
+        return len(run.unnamed())
+    return 0
 
 
 def _show(name: str, series: Series) -> None:

@@ -22,6 +22,7 @@ from remote_ckpt.commit import Committer
 from remote_ckpt.commit.archive import Archive
 from remote_ckpt.commit.presence import Presence
 from remote_ckpt.errors import (
+    AccessDeniedError,
     CorruptCheckpointError,
     LocationError,
     NoCheckpointError,
@@ -201,13 +202,18 @@ class Run:
         return sorted(one.key for objects in found.values() for one in objects)
 
     def inspect(self) -> dict[str, Series]:
-        """Return the run's series, with each record marked as missing whose object is not there now. Lists the run.
+        """Return the run's series, with each record marked as missing whose object is not there now.
+
+        Lists the run; who may not list it gets the marks that the manifest has.
 
         Raises: as `series`.
         """
         presence = Presence(self.store.within(PATIENCE))
         found = self.series
-        lost = presence.absent([record for one in found.values() for record in one.checkpoints])
+        try:
+            lost = presence.absent([record for one in found.values() for record in one.checkpoints])
+        except AccessDeniedError:
+            return found
         there = {record.id for one in found.values() for record in one.checkpoints if record.missing} - lost
         return {
             name: one.marked(lost, missing=True).marked(there, missing=False) if lost or there else one

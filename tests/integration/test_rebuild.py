@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 
+import keras
 import pytest
 from models import data, model
 from records import TEMPLATE, checkpoint, terms
@@ -281,3 +282,34 @@ def test_ls_shows_what_is_missing(trained, tmp_path):
     assert len(lines) == 1
     assert sum("best" in line for line in result.stdout.splitlines()) == 1
     assert '"missing": true' in invoke("ls", tmp_path / "run", "--json").stdout
+
+
+def test_ls_shows_the_manifest_to_whoever_may_not_list(trained, monkeypatch):
+    """Reading alone is enough."""
+    from remote_ckpt.errors import AccessDeniedError
+    from remote_ckpt.stores.retrying import Retrying
+
+    def forbidden(self, prefix=""):
+        raise AccessDeniedError("no listing")
+
+    monkeypatch.setattr(Retrying, "scan", forbidden)
+    result = invoke("ls", trained / "named")
+    assert result.exit_code == 0
+    assert result.stdout.count(".weights.h5") == 4
+
+
+def test_a_training_whose_manifest_is_removed_loses_nothing(tmp_path):
+    """As a user sees it: between two epochs, and after the last one."""
+
+    class Removes(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            callback.flush()
+            if epoch in (1, 3):
+                (tmp_path / "run" / MANIFEST_KEY).unlink()
+
+    made, (x, y) = model(), data()
+    callback = RemoteModelCheckpoint(f"{tmp_path}/run/{NAME}")
+    made.fit(x, y, validation_split=0.3, epochs=4, verbose=0, callbacks=[callback, Removes()])
+    run = Run(str(tmp_path / "run"))
+    assert [record.epoch for record in run.checkpoints] == [0, 1, 2, 3]
+    assert run.best.score == min(record.score for record in run.checkpoints)
