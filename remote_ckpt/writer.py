@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import math
 import os
 import secrets
@@ -37,6 +38,8 @@ from remote_ckpt.publish import Publisher, object_key
 from remote_ckpt.spool import Spool, Terms
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores.base import Digests, ObjectStore, Transfer
+
+log = logging.getLogger("remote_ckpt")
 
 PATIENCE = 15.0
 """Seconds that the beginning of training waits for a store that does not answer."""
@@ -148,7 +151,7 @@ class Writer:
         nothing is held: what waits in the spool is still anybody's to recover, and `open` may be called again.
 
         Args:
-            unread: Do without what the run holds, where it cannot be read now.
+            unread: Do without what the run holds, and without a spool that cannot be read.
 
         Raises:
             ManifestError: What is there is not a manifest we can read.
@@ -162,11 +165,14 @@ class Writer:
             left = self._spool.adopt()
             self._newest = max((entry.record.created for entry in left), default=self._newest)
             self._pipeline.adopt(left)
-        except BaseException:
+        except BaseException as exc:
             self._spool.close()
-            raise
-        if left:
-            self._drain.register()
+            if not unread or not isinstance(exc, OSError):
+                raise
+            log.warning("%s cannot be looked through for what earlier processes left: %s", self._spool.folder, exc)
+        else:
+            if left:
+                self._drain.register()
         self._state = State.OPEN
 
     def _learn(self) -> None:

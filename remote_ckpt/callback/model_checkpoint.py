@@ -374,7 +374,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         )
         try:
             self._writer.open()
-        except RemoteCkptError as exc:
+        except (RemoteCkptError, OSError) as exc:
             if self._on_error == "raise" or self._resume is not None:
                 self._writer = None
                 raise
