@@ -34,7 +34,7 @@ class Drain:
             self._pipeline.flush(timeout)
         finally:
             self.cancel()
-            self._pipeline.stop()
+            self._pipeline.stop(release=True)
 
     def drain_at_exit(self, timeout: float) -> None:
         """Close, and report on stderr how it goes, and what was lost or is left.

@@ -124,6 +124,7 @@ class Pipeline:
     _raised: list[Exception] = field(default_factory=list)
     _stopping: bool = False
     _retiring: bool = False
+    _releasing: bool = False
     _living: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -209,14 +210,15 @@ class Pipeline:
         busy = self._jobs or self._sealing or self._publishing
         return not busy and self._next() is None
 
-    def stop(self) -> None:
-        """Let the threads end once their present work is done, and the spool be anybody's then. Repeating is harmless.
+    def stop(self, *, release: bool = False) -> None:
+        """Let the threads end once their present work is done; does not wait for queued work. Repeating is harmless.
 
-        Does not wait for queued work; what was captured is still written to the spool.
+        What was captured is still written to the spool; with `release` that is anybody's once the threads have ended.
         """
         with self._changed:
-            if not self._living and not self._stopping:
+            if release and not self._living and not self._releasing:
                 self.spool.close()
+            self._releasing = self._releasing or release
             self._stopping = True
             self._changed.notify_all()
             busy = self._jobs or self._sealing or self._publishing
@@ -227,7 +229,7 @@ class Pipeline:
     def retire(self) -> None:
         """Let the threads end by themselves once nothing is left to do. Never waits."""
         with self._changed:
-            self._retiring = True
+            self._retiring = self._releasing = True
             self._changed.notify_all()
 
     def is_news(self, failure: Exception | None) -> bool:
@@ -271,7 +273,8 @@ class Pipeline:
             if not self._living:
                 self._stopping = True
                 with contextlib.suppress(OSError):
-                    self.spool.close()
+                    if self._releasing:
+                        self.spool.close()
                 if self.at_end is not None:
                     self.at_end()
 

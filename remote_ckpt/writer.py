@@ -183,7 +183,7 @@ class Writer:
         nothing is held: what waits in the spool is still anybody's to recover, and `open` may be called again.
 
         Args:
-            unread: Do without what the run holds, where it cannot be read now.
+            unread: Do without what the run holds, and without a spool that cannot be read.
 
         Raises:
             ManifestError: What is there is not a manifest we can read.
@@ -197,11 +197,14 @@ class Writer:
             left = self._spool.adopt()
             self._newest = max((entry.record.created for entry in left), default=self._newest)
             self._pipeline.adopt([self._yardstick.rejudged(entry, self._terms) for entry in left])
-        except BaseException:
+        except BaseException as exc:
             self._spool.close()
-            raise
-        if left:
-            self._drain.register()
+            if not unread or not isinstance(exc, OSError):
+                raise
+            log.warning("%s cannot be looked through for what earlier processes left: %s", self._spool.folder, exc)
+        else:
+            if left:
+                self._drain.register()
         self._state = State.OPEN
 
     def _learn(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from remote_ckpt.blame import Blame, blame
 from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.errors import CorruptCheckpointError, RemoteCkptError, SaveFailedError
+from remote_ckpt.errors import CorruptCheckpointError, RemoteCkptError, SaveFailedError, StoreError
+from remote_ckpt.leftovers import count
 from remote_ckpt.publish import Publisher
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores.base import Progress, TransferReport
@@ -25,20 +27,27 @@ class Recovery:
     failed: dict[str, Exception] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise what failed: one failure as it is, several as one error that names each.
+        """Raise what failed, by name: as an error of the class that all have in common.
 
         Raises:
-            RemoteCkptError: Something failed.
+            RemoteCkptError: Something failed; `SaveFailedError` for failures of different kinds.
         """
         if not self.failed:
             return
         url, first = next(iter(self.failed.items()))
-        if len(self.failed) == 1 and (url in str(first) or not isinstance(first, RemoteCkptError)):
+        if len(self.failed) == 1 and url in str(first):
             raise first
-        if len(self.failed) == 1:
-            raise type(first)(f"{url}: {first}") from first
         each = "".join(f"\n  {url}: {error}" for url, error in self.failed.items())
-        raise SaveFailedError(f"{len(self.failed)} checkpoints could not be uploaded:{each}") from first
+        raise _common(self.failed.values())(f"{count(len(self.failed))} could not be uploaded:{each}") from first
+
+
+def _common(errors: Iterable[Exception]) -> type[RemoteCkptError]:
+    """Return the class of all errors, where they have one of ours in common."""
+    kinds = {type(error) for error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is not None and issubclass(kind, RemoteCkptError):
+        return kind
+    return StoreError if kinds and all(issubclass(kind, StoreError) for kind in kinds) else SaveFailedError
 
 
 def recover(spool: Spool, publisher: Publisher, progress: Progress | None = None) -> Recovery:

@@ -489,8 +489,8 @@ class Run:
         Raises:
             StoreError: The store refused one of them, or all; what was not uploaded is still in the spool.
             CorruptCheckpointError: What waited was damaged on the local disk, and was dropped.
-            SaveFailedError: Several failed; the message names each. In all three cases the others are uploaded, unless
-                the run itself cannot be written to.
+            SaveFailedError: Several failed, for different reasons. Each is named, whatever the class; the others are
+                uploaded, unless the run itself cannot be written to.
         """
         recovery = self.recovery(progress=progress)
         recovery.check()

@@ -113,7 +113,7 @@ def test_recover_names_each_of_several_that_are_refused(run):
     save(writer, BAD, "a", BAD)
     with pytest.raises(DrainError):
         writer.close()
-    with pytest.raises(SaveFailedError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         run.recover()
     assert f"/{BAD}-01" in str(caught.value)
     assert f"/{BAD}-03" in str(caught.value)

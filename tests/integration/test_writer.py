@@ -9,12 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from models import model
+from models import fit, model
 from processes import finish
 from records import seal, terms
 from waiting import HANG, until
 
-from remote_ckpt import exits
+from remote_ckpt import RemoteModelCheckpoint, exits
 from remote_ckpt import spool as spool_module
 from remote_ckpt.errors import AccessDeniedError, DrainError, SaveFailedError, StoreFullError, WriterStateError
 from remote_ckpt.run import Run
@@ -322,6 +322,15 @@ def test_an_adoption_that_fails_holds_nothing(tmp_path, monkeypatch):
     assert len(run.recover()) == 2
 
 
+def test_a_spool_that_cannot_be_looked_through_does_not_end_training(tmp_path, monkeypatch, caplog):
+    """Under "warn"; what is saved is uploaded, and what was left there stays for another day."""
+    monkeypatch.setattr(Spool, "adopt", lambda spool: (_ for _ in ()).throw(OSError(5, "broken disk")))
+    saving = RemoteModelCheckpoint(str(tmp_path / "run" / NAMED))
+    assert fit(model(), [saving], epochs=1).epoch == [0]
+    assert "broken disk" in caplog.text
+    assert len(saving.run.checkpoints) == 1
+
+
 def test_an_open_that_failed_may_be_repeated(tmp_path, monkeypatch):
     """The store answers again."""
     run, saving = fresh(tmp_path)
@@ -353,7 +362,7 @@ def test_a_writer_that_is_forgotten_finishes_its_work_and_lets_go(tmp_path, gate
 
 PROGRAM = """
 import sys, threading
-from models import model
+from models import fit, model
 from remote_ckpt import Run
 from remote_ckpt.stores.local import LocalStore
 
@@ -399,7 +408,7 @@ def test_a_forked_child_is_not_given_its_parents_writer(tmp_path):
     """Its threads and locks are the parent's; and closing it there leaves them alone."""
     program = """
 import os, sys
-from models import model
+from models import fit, model
 from remote_ckpt import Run
 made = model()
 writer = Run(sys.argv[1]).writer("w-{epoch}.weights.h5")
