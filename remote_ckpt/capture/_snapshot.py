@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from remote_ckpt.capture._apart import apart
-from remote_ckpt.weights_file import Layout, TemplateWriter
+from remote_ckpt.weights_file import Layout, TemplateWriter, check_written
 
 
 class Snapshot(abc.ABC):
@@ -36,6 +36,7 @@ class Snapshot(abc.ABC):
 
         Raises:
             OSError: The disk refuses.
+            SaveFailedError: A reader would refuse such a file.
             ValueError: It was written or discarded before.
         """
 
@@ -92,6 +93,7 @@ class FileSnapshot(Snapshot):
         Raises:
             Exception: Whatever `save` raises; nothing is left behind.
         """
+        self._suffix = suffix
         self._folder: Path | None = Path(tempfile.mkdtemp(prefix="remote_ckpt-", dir=directory))
         self._file = self._folder / f"model{suffix}"
         try:
@@ -112,6 +114,7 @@ class FileSnapshot(Snapshot):
         if self._folder is None:
             raise ValueError(f"{path}: this snapshot was written or discarded before")
         try:
+            check_written(self._file, self._suffix)
             shutil.move(os.fspath(self._file), os.fspath(path))
         finally:
             self.discard()

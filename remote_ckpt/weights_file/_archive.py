@@ -7,6 +7,8 @@ import stat
 import struct
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -108,19 +110,41 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _check_weights(archive: zipfile.ZipFile, file: IO[bytes], path: Path, limit: int) -> None:
+    size = archive.getinfo(WEIGHTS).file_size
+    with _weights(archive, file) as raw:
+        check_opened(lambda: h5py.File(raw, "r"), raw, f"{path} ({WEIGHTS})", size, limit)
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[h5py.File]:
+    """Open the weights of a `.keras` archive that was checked, or an HDF5 file itself, to read."""
+    if path.suffix != ".keras":
+        with h5py.File(path, "r") as opened:
+            yield opened
+        return
+    with (
+        path.open("rb") as file,
+        zipfile.ZipFile(file) as archive,
+        _weights(archive, file) as raw,
+        h5py.File(raw) as opened,
+    ):
+        yield opened
+
+
+@contextmanager
+def _weights(archive: zipfile.ZipFile, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give the archive's weights as a file: a window of the archive, or a temporary copy where they are compressed."""
     member = archive.getinfo(WEIGHTS)
-    name = f"{path} ({WEIGHTS})"
     with archive.open(member) as unpacked:  # zipfile compares the local header with the directory here
         if member.compress_type == zipfile.ZIP_STORED:
-            window = _Window(file, _start_of_data(file, member), member.file_size)
-            check_opened(lambda: h5py.File(window, "r"), cast("IO[bytes]", window), name, member.file_size, limit)
+            yield cast("IO[bytes]", _Window(file, _start_of_data(file, member), member.file_size))
             return
         with tempfile.TemporaryFile() as copy:
             remaining = member.file_size
             while remaining and (block := unpacked.read(min(_COPY, remaining))):
                 copy.write(block)
                 remaining -= len(block)
-            check_opened(lambda: h5py.File(copy, "r"), copy, name, member.file_size, limit)
+            yield cast("IO[bytes]", copy)
 
 
 def _start_of_data(file: IO[bytes], member: zipfile.ZipInfo) -> int:

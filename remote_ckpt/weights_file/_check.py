@@ -19,8 +19,9 @@ from remote_ckpt.errors import CorruptCheckpointError
 from remote_ckpt.weights_file import _heaps as heaps
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MAX_OBJECTS = 100_000  # a model of 5,000 variables makes about 15,000
-MAX_DEPTH = 64  # a nested model takes two levels
+# What a writer makes must be within these: `check_written` refuses the rest before it is uploaded.
+MAX_OBJECTS = 1_000_000  # a model of 5,000 variables makes about 15,000; a million are looked at in half a minute
+MAX_DEPTH = 1_000  # a nested model takes two levels; Python's recursion ends Keras's own walk at about that depth
 MAX_ATTRIBUTES = 1_000  # legacy whole-model files have about five at an object
 _FLOOR = 64 << 20  # bytes any file may declare, however small it is
 _EXPANSION = 2  # times its size that a file may declare
@@ -34,8 +35,8 @@ def check(path: Path, *, max_bytes: int | None = None) -> None:
     Refused: what is not HDF5 or is truncated; soft, external and looping links; data in other files, virtual or
     overlapping; data in chunks, and with it all compression: Keras writes none, and the HDF5 library (1.14) reads past
     its buffers where a chunk's filters were tampered with; texts that would not end; types other than numbers, booleans
-    and strings; shapes without data; more than 100,000 objects or 64 levels. Bounded in time and
-    memory by those limits.
+    and strings; shapes without data; more than a million objects or a thousand levels.
+    Bounded in time and memory by those limits.
 
     Args:
         path: A local file, from anywhere.

@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol
 import h5py
 import numpy as np
 
+from remote_ckpt.weights_file._own import check_written
+
 _BATCH_BYTES = 8 << 20  # what one writev gathers at most, unless one tensor alone is larger
 _BATCH_BUFFERS = 512  # half of IOV_MAX on Linux and macOS
 _PLAIN_KINDS = frozenset("biufc")  # stored by h5py as the very bytes NumPy holds
@@ -136,6 +138,9 @@ class TemplateWriter:
             layout: What the file looks like.
             take: Gives the data of value i, once; may release it.
             write_first: Writes a file of this layout without a template, given `path` and `take`.
+
+        Raises:
+            SaveFailedError: A reader would refuse such a file.
         """
         known = self._known
         if known is not None and known[0] == layout.key and known[1] is not None:
@@ -143,6 +148,7 @@ class TemplateWriter:
             return
         write_first(path, take)
         if known is None or known[0] != layout.key:
+            check_written(path, ".weights.h5")  # later files of this layout differ in their numbers alone
             self._known = layout.key, _learn(path, layout)
 
 
