@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from remote_ckpt.errors import (
+    ArchitectureError,
     CorruptCheckpointError,
     DrainError,
     ManifestError,
@@ -39,6 +40,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "ArchitectureError",
     "Checkpoint",
     "CorruptCheckpointError",
     "DrainError",

@@ -10,6 +10,7 @@
     │   └── SignatureError                    not signed with our key, or signed and we have none to write with
     ├── NoCheckpointError (LookupError)       the run holds no (such) checkpoint
     ├── CorruptCheckpointError (ValueError)   bytes differ from their digest, or the file is not safe to load
+    ├── ArchitectureError (ValueError)        the checkpoint has weights that the model lacks, or the reverse
     ├── SpoolError (OSError)                  the local spool cannot be used
     │   └── SpoolFullError                    the disk, or the spool's limit, is full
     ├── DrainError (TimeoutError)             flush or close ended with checkpoints not yet in the bucket
@@ -69,6 +70,10 @@ class NoCheckpointError(RemoteCkptError, LookupError):
 
 class CorruptCheckpointError(RemoteCkptError, ValueError):
     """Bytes that differ from the recorded digest, or a file that is not safe to load."""
+
+
+class ArchitectureError(RemoteCkptError, ValueError):
+    """A model and a checkpoint that do not fit: weights would be missing on one side. The model is as it was before."""
 
 
 class SpoolError(RemoteCkptError, OSError):

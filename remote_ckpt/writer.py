@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from remote_ckpt import exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
+from remote_ckpt.capture.optimizers import OptimizerNotes
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.checkpoint.plain import check_size, encode
 from remote_ckpt.checkpoint.signing import UNSIGNED, Signer
@@ -110,6 +111,8 @@ class Writer:
         )
         self._capturer: Capturer | None = None
         self._captured_model: Any = None
+        self._optimizers = OptimizerNotes()
+        self._keeps_everything = False
         self._newest = datetime.min.replace(tzinfo=timezone.utc)
         self._told: list[Exception] = []
         self.closed = False
@@ -229,6 +232,7 @@ class Writer:
             "created": self._now(),
             "writer": f"{socket.gethostname()}-{os.getpid()}",
             "riders": states,
+            "optimizers": self._optimizers.of(model),
         }
 
         def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
@@ -244,6 +248,15 @@ class Writer:
         self.stats.stall_seconds.append(time.perf_counter() - begun)
         self.stats.pending = self._pipeline.pending
         return formatted
+
+    def keep_everything(self, reason: str) -> None:
+        """Prune nothing from now on, whatever the retention: what is there may be needed still. Logged once.
+
+        Checkpoints that were sealed before keep the terms they were sealed with. For the thread that trains.
+        """
+        if not self._keeps_everything and (self.options.keep_best, self.options.keep_last) != (None, None):
+            log.warning("Nothing is deleted from %s by this training: %s.", self.location.name, reason)
+        self._keeps_everything = True
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything saved so far is in the bucket: complete, verified and committed.
@@ -312,6 +325,8 @@ class Writer:
         keep = (options.keep_best, options.keep_last)
         if alias and keep == (None, None):
             keep = (1, 1)  # Keras keeps one file under a fixed name
+        if self._keeps_everything:
+            keep = (None, None)
         return Terms(monitor=options.monitor, mode=options.mode, alias=alias, keep_best=keep[0], keep_last=keep[1])
 
     def _capture(self, model: Any) -> Snapshot:

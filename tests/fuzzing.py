@@ -38,12 +38,12 @@ def damage(data: bytes, chance: random.Random) -> bytes:
 def load_damaged(path: str, first: str, count: str) -> None:
     """Load `count` damaged copies of a file into the model that wrote it; print how many were refused and loaded.
 
-    Whatever happens is an error of ours, or of Keras about the model's architecture; a crash ends the process.
+    Whatever happens is an error of ours; a crash ends the process.
     """
     from models import model
 
-    from remote_ckpt.errors import CorruptCheckpointError
-    from remote_ckpt.run.restore import load_into
+    from remote_ckpt.errors import ArchitectureError, CorruptCheckpointError
+    from remote_ckpt.restore import load_into
 
     made = model()
     good, suffix = Path(path).read_bytes(), Path(path).name.partition(".")[2]
@@ -60,9 +60,7 @@ def load_damaged(path: str, first: str, count: str) -> None:
             load_into(made, copy, "s3://bucket/run/w.weights.h5")
         except CorruptCheckpointError:
             outcome = "refused"
-        except ValueError as error:
-            if type(error) is not ValueError:
-                raise
+        except ArchitectureError:
             outcome = "another architecture"
         told[outcome] = told.get(outcome, 0) + 1
         signal.alarm(0)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import keras
 from keras.src.utils import io_utils  # prints around the progress bar as Keras itself does; no public name
 
+from remote_ckpt.callback.building import build_from_batches
 from remote_ckpt.callback.departure import Departure
 from remote_ckpt.callback.monitoring import direction, judge
 from remote_ckpt.callback.resume import resume as resume_from
@@ -183,9 +184,12 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
         Raises:
             ValueError: A rider is not listed before this callback, or remembers what cannot travel.
+            ArchitectureError: With `resume`, the model cannot be built before it is restored, or does not fit.
         """
         super().on_train_begin(logs)
         self._riders.check(self.params)
+        if self._resume is not None:
+            build_from_batches(self.model, self.run.url)
         self._team = team()
         if self._team.saves:
             self._open_writer()
@@ -353,10 +357,12 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             self.flush()  # what an earlier process left in the spool may be newer than what is in the bucket
         except (DrainError, SaveFailedError) as exc:
             log.warning("Resuming from what is in the bucket. %s", exc)
-        found = resume_from(
+        restored = resume_from(
             self.run, self.model, self._resume, self._riders, (self.params or {}).get("epochs"), self._team
         )
-        self.resumed_from = found
+        self.resumed_from = found = restored.checkpoint if restored else None
+        if restored and restored.problems and self._writer is not None:
+            self._writer.keep_everything(f"resuming did not restore all of {restored.checkpoint.url}")
         if found:
             place = "after" if found.batch is None else "at the beginning of"
             self._say(f"Resuming {place} epoch {found.epoch + 1} from {found.url}")

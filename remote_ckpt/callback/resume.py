@@ -9,14 +9,16 @@ from remote_ckpt.callback.riders import Riders
 from remote_ckpt.callback.team import Team
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.errors import NoCheckpointError, RemoteCkptError
+from remote_ckpt.restore import put_back
 from remote_ckpt.run import Run
+from remote_ckpt.run.loading import Restored, restore
 
 log = logging.getLogger("remote_ckpt")
 
 
 def resume(
     run: Run, model: Any, which: Literal["latest", "best"], riders: Riders, epochs: int | None, team: Team
-) -> Checkpoint | None:
+) -> Restored | None:
     """Restore a checkpoint before training; call it after the riders' `on_train_begin`.
 
     A checkpoint made inside an epoch repeats that epoch. Where `EarlyStopping` had ended training, it stays ended.
@@ -30,16 +32,17 @@ def resume(
         team: Who trains this model; the first chooses, as another may look while it still uploads what was left.
 
     Returns:
-        The checkpoint; None when there is none, and training starts anew.
+        The checkpoint, and what did not come back; None when there is none, and training starts anew.
 
     Raises:
-        RemoteCkptError: There may be one, and it cannot be had.
+        RemoteCkptError: There may be one, and it cannot be had, or its weights do not fit the model.
     """
     try:
-        found = run.load(model, which if team.size == 1 else _chosen(run, which, team))
+        restored = restore(run, model, which if team.size == 1 else _chosen(run, which, team))
     except NoCheckpointError:
         log.info("%s holds nothing to resume from; training starts anew.", run.url)
         return None
+    found = restored.checkpoint
     # As Keras's BackupAndRestore does.
     model._initial_epoch = found.epoch + (1 if found.batch is None else 0)
     riders.restore(found.riders, found.url)
@@ -52,7 +55,7 @@ def resume(
             found.epoch + 1,
         )
         model._initial_epoch = max(epochs or 0, found.epoch + 1)
-    return found
+    return restored
 
 
 def _chosen(run: Run, which: Literal["latest", "best"], team: Team) -> str:
@@ -68,21 +71,20 @@ def _chosen(run: Run, which: Literal["latest", "best"], team: Team) -> str:
 
 
 def _best_weights(run: Run, model: Any, found: Checkpoint, stopping: Any) -> list[Any] | None:
-    """Return the weights of the epoch that `stopping` holds for the best; the model is as `found` in the end."""
+    """Return the weights of the epoch that `stopping` holds for the best; the model is as before in the end."""
     if found.batch is None and found.epoch == stopping.best_epoch:
         weights: list[Any] = model.get_weights()
         return weights
     problem = "the run has no checkpoint of it"
     if (best := _of_best_epoch(run, found, stopping)) is not None:
         try:
-            run.load(model, best.id)
-            weights = model.get_weights()
+            with put_back(model):
+                restore(run, model, best.id, optimizer=False)
+                weights = model.get_weights()
         except RemoteCkptError as exc:
             problem = str(exc)
         else:
             return weights
-        finally:
-            run.load(model, found.id)
     log.warning(
         "The best weights so far, of epoch %d, which EarlyStopping is to restore at the end, cannot be had: %s. "
         "If no later epoch is better, it restores those of the first epoch that is trained now.",

@@ -18,6 +18,7 @@ from keras import Variable
 from keras.src import backend
 from keras.src.saving import saving_lib
 
+from remote_ckpt.capture._apart import apart
 from remote_ckpt.capture._watch import StructureWatch, names_to_skip
 
 _KERAS = "keras."
@@ -133,7 +134,7 @@ def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
     """
     recorder = Recorder()
     visited = _Visited(recorder, watch.saveables)
-    with _skipping_by_heart(), _optimizers_by_reference(watch.saveables):
+    with skipping_by_heart(), _optimizers_by_reference(watch.saveables):
         saving_lib._save_state(
             model, weights_store=recorder, assets_store=None, inner_path="", visited_saveables=visited
         )
@@ -148,6 +149,19 @@ def read_again(entry: Entry) -> Entry:
         entry.saveable.save_own_variables(recorder)
     recorder.close_entry(entry.saveable)
     return recorder.entries[0]
+
+
+def written_by(saveable: Any) -> dict[str, Any]:
+    """Return what a saveable writes now, by key: the variables themselves wherever it writes variables.
+
+    Raises:
+        Exception: Whatever the saveable's `save_own_variables` raises.
+    """
+    recorder = Recorder()
+    recorder.make("")
+    with _optimizers_by_reference({0: saveable}):
+        saveable.save_own_variables(recorder)
+    return recorder._now()
 
 
 def write_as_keras(path: Path, entries: Sequence[Entry], take: Callable[[int], np.ndarray]) -> None:
@@ -173,11 +187,17 @@ def write_as_keras(path: Path, entries: Sequence[Entry], take: Callable[[int], n
         store.close()
 
 
+def _names_to_skip(kind: str) -> set[str]:
+    with apart():  # of several processes only some may look it up for the first time
+        names: set[str] = names_to_skip(kind)
+        return names
+
+
 @contextlib.contextmanager
-def _skipping_by_heart() -> Iterator[None]:
+def skipping_by_heart() -> Iterator[None]:
     """Let Keras's walk look up what to skip instead of finding it out anew at each layer; two thirds of its time."""
     original = saving_lib.get_attr_skipset
-    saving_lib.get_attr_skipset = names_to_skip
+    saving_lib.get_attr_skipset = _names_to_skip
     try:
         yield
     finally:

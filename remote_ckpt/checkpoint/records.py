@@ -82,6 +82,8 @@ class Checkpoint(_Record):
         writer: Host and process that made it.
         riders: State of other callbacks, by name, as `plain.encode` writes it. Only the best and the latest of a series
             keep theirs.
+        optimizers: Of each optimizer that the model held, by attribute: its class, and a digest of which of the model's
+            weights it trained. The file has neither.
     """
 
     id: Id
@@ -100,6 +102,7 @@ class Checkpoint(_Record):
     uploaded: AwareDatetime | None = None
     writer: Name = ""
     riders: Riders = Field(default_factory=dict)
+    optimizers: dict[Name, Name] = Field(default_factory=dict, max_length=100)
 
 
 class Entry(_Record):

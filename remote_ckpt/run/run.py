@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
@@ -35,6 +35,7 @@ from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, Tran
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from remote_ckpt.run.loading import Restored
     from remote_ckpt.run.options import RunOptions, WriterOptions
     from remote_ckpt.writer import Writer
 
@@ -183,7 +184,7 @@ class Run:
             NoCheckpointError: There is no such checkpoint.
             CorruptCheckpointError: None that would do is intact.
         """
-        checkpoint, path = self._intact(which, progress)
+        checkpoint, path = self.intact(which, progress)
         if to is None:
             return path
         target = Path(to).expanduser()
@@ -198,23 +199,44 @@ class Run:
             partial.unlink(missing_ok=True)
         return target
 
-    def load(self, model: Any, which: Which = "best") -> Checkpoint:
-        """Load a checkpoint into a Keras model of the same architecture, optimizer included.
+    @overload
+    def load(
+        self, model: Any, which: Which = "best", *, strict: Literal[True] = True, optimizer: bool = True
+    ) -> Checkpoint: ...
 
-        A best (or latest) that is missing or corrupt is passed over with a warning, and the one before it is loaded.
+    @overload
+    def load(
+        self, model: Any, which: Which = "best", *, strict: Literal[False], optimizer: bool = True
+    ) -> Restored: ...
+
+    def load(
+        self, model: Any, which: Which = "best", *, strict: bool = True, optimizer: bool = True
+    ) -> Checkpoint | Restored:
+        """Load a checkpoint into a Keras model of the same architecture, with the state of all its optimizers.
+
+        Every array of the checkpoint and every weight of the model is accounted for before anything is assigned. A
+        best (or latest) that is missing or corrupt is passed over with a warning, and the one before it is loaded. An
+        optimizer whose state does not fit is left as it is, and one warning gives the reason.
+
+        Args:
+            model: Built: called once on data, or begun with an `Input`.
+            which: `"best"`, `"latest"`, an epoch (0-based int) or an id.
+            strict: False loads the layers that fit and leaves the others as they are (transfer learning).
+            optimizer: False leaves the optimizers alone.
 
         Returns:
-            The checkpoint that was loaded.
+            The checkpoint that was loaded; with `strict=False` a `Restored`, which also has what was and was not taken.
 
         Raises:
             NoCheckpointError: There is no such checkpoint.
             CorruptCheckpointError: None that would do is intact; the model is untouched.
+            ArchitectureError: The model lacks weights that the checkpoint has, or the reverse; with `strict=False`,
+                nothing fits. The model is as it was. It is a `ValueError`.
         """
-        from remote_ckpt.run.restore import load_into
+        from remote_ckpt.run.loading import restore
 
-        checkpoint, path = self._intact(which, None)
-        load_into(model, path, checkpoint.url)
-        return checkpoint
+        restored = restore(self, model, which, strict=strict, optimizer=optimizer)
+        return restored.checkpoint if strict else restored
 
     def watch(self, poll: float = 10.0) -> Iterator[Checkpoint]:
         """Yield the best checkpoint, then each new best, forever; looks every `poll` seconds."""
@@ -439,7 +461,7 @@ class Run:
             records = [record for one in self._whole(chosen).values() for record in one.checkpoints]
             yield from (record for record in _ordered(which, chosen, records) if record.id != first.id)
 
-    def _intact(self, which: Which, progress: Progress | None) -> tuple[Checkpoint, Path]:
+    def intact(self, which: Which, progress: Progress | None = None) -> tuple[Checkpoint, Path]:
         """Return the wanted checkpoint, downloaded and verified; else the next that would do, with a warning."""
         problem: RemoteCkptError | None = None
         passed: set[str] = set()
@@ -484,11 +506,75 @@ def _direction(monitor: str, mode: str) -> Mode:
     return cast("Mode", mode)
 
 
-def load_best(model: Any, url: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Checkpoint:
-    """Load the best checkpoint of a run into `model`; see `Run.load`. Options as for `Run`."""
-    return Run(url, **options).load(model, "best")
+@overload
+def load_best(
+    model: Any,
+    url: str | os.PathLike[str],
+    *,
+    strict: Literal[True] = True,
+    optimizer: bool = True,
+    **options: Unpack[RunOptions],
+) -> Checkpoint: ...
 
 
-def load_latest(model: Any, url: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Checkpoint:
-    """Load the latest checkpoint of a run into `model`; see `Run.load`. Options as for `Run`."""
-    return Run(url, **options).load(model, "latest")
+@overload
+def load_best(
+    model: Any,
+    url: str | os.PathLike[str],
+    *,
+    strict: Literal[False],
+    optimizer: bool = True,
+    **options: Unpack[RunOptions],
+) -> Restored: ...
+
+
+def load_best(
+    model: Any,
+    url: str | os.PathLike[str],
+    *,
+    strict: bool = True,
+    optimizer: bool = True,
+    **options: Unpack[RunOptions],
+) -> Checkpoint | Restored:
+    """Load the best checkpoint of a run into `model`; see `Run.load`. Other options as for `Run`."""
+    run = Run(url, **options)
+    if strict:
+        return run.load(model, "best", optimizer=optimizer)
+    return run.load(model, "best", strict=False, optimizer=optimizer)
+
+
+@overload
+def load_latest(
+    model: Any,
+    url: str | os.PathLike[str],
+    *,
+    strict: Literal[True] = True,
+    optimizer: bool = True,
+    **options: Unpack[RunOptions],
+) -> Checkpoint: ...
+
+
+@overload
+def load_latest(
+    model: Any,
+    url: str | os.PathLike[str],
+    *,
+    strict: Literal[False],
+    optimizer: bool = True,
+    **options: Unpack[RunOptions],
+) -> Restored: ...
+
+
+def load_latest(
+    model: Any,
+    url: str | os.PathLike[str],
+    *,
+    strict: bool = True,
+    optimizer: bool = True,
+    **options: Unpack[RunOptions],
+) -> Checkpoint | Restored:
+    """Load the latest checkpoint of a run into `model`; see `Run.load`. Other options as for `Run`."""
+    run = Run(url, **options)
+    if strict:
+        return run.load(model, "latest", optimizer=optimizer)
+    return run.load(model, "latest", strict=False, optimizer=optimizer)

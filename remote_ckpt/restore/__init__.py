@@ -1,0 +1,9 @@
+"""A checked local file -> a Keras model, every array of it accounted for. Keras is imported on first use."""
+
+from __future__ import annotations
+
+from remote_ckpt.restore._kept import put_back
+from remote_ckpt.restore._load import load_into
+from remote_ckpt.restore._outcome import Source, Taken
+
+__all__ = ["Source", "Taken", "load_into", "put_back"]
