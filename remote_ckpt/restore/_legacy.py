@@ -15,7 +15,7 @@ from remote_ckpt.restore._assets import load_assets
 from remote_ckpt.restore._held import Spec
 from remote_ckpt.restore._judge import Account, refuse
 from remote_ckpt.restore._kept import put_back_on_failure
-from remote_ckpt.restore._outcome import Source, Taken
+from remote_ckpt.restore._outcome import Source, Taken, reading
 
 _TOP = "top_level_model_weights"
 
@@ -30,7 +30,9 @@ class _Layer(NamedTuple):
 def load_legacy(model: Any, path: Path, source: Source, *, strict: bool, optimizer: bool) -> Taken:
     """Load a whole model's HDF5 file; as `load_into`, in whose place it stands."""
     with h5py.File(path, "r") as file:
-        pairs, account = _match(model, file, strict=strict)
+        with reading(source):
+            theirs = _layers(file.get("model_weights", file))
+        pairs, account = _match(model, theirs, strict=strict)
         if (strict and not account.whole) or not account.taken:
             raise refuse(account, model, source)
         taken = Taken([v.path for v in account.taken], account.spare, [v.path for v in account.missing])
@@ -46,8 +48,7 @@ def load_legacy(model: Any, path: Path, source: Source, *, strict: bool, optimiz
     return taken
 
 
-def _match(model: Any, file: h5py.File, *, strict: bool) -> tuple[list[tuple[Any, h5py.Dataset]], Account]:
-    theirs = _layers(file.get("model_weights", file))
+def _match(model: Any, theirs: list[_Layer], *, strict: bool) -> tuple[list[tuple[Any, h5py.Dataset]], Account]:
     mine = [(layer.name, legacy._legacy_weights(layer)) for layer in model.layers]
     own = [*model._trainable_variables, *model._non_trainable_variables]
     mine = [(name, variables) for name, variables in [*mine, (_TOP, own)] if variables]
@@ -109,8 +110,9 @@ def _slots(model: Any, file: h5py.File, source: Source, problems: list[str]) -> 
     if optimizer is None:
         problems.append("optimizer: the model has none; compile it before loading")
         return None
-    group = file["optimizer_weights"]
-    arrays = [group[name] for name in legacy.load_attributes_from_hdf5_group(group, "weight_names")]
+    with reading(source):
+        group = file["optimizer_weights"]
+        arrays = [group[name] for name in legacy.load_attributes_from_hdf5_group(group, "weight_names")]
     saved = source.optimizers.get("optimizer", "")
     before = saved.partition(":")[0] or _class_in(file)
     reason: str | None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_ckpt.errors import ArchitectureError, CorruptCheckpointError
-from remote_ckpt.restore._outcome import Source, Taken
+from remote_ckpt.restore._outcome import Source, Taken, reading
 from remote_ckpt.weights_file import check, check_keras_archive, open_weights
 
 log = logging.getLogger("remote_ckpt")
@@ -63,6 +63,8 @@ def _check(path: Path, source: Source) -> None:
 
 
 def _load(model: Any, path: Path, source: Source, *, strict: bool, optimizer: bool) -> Taken:
+    if _loads_by_itself(model):
+        return _load_by_itself(model, path, source)
     if path.suffix == ".h5" and not path.name.endswith(".weights.h5"):
         from remote_ckpt.restore._legacy import load_legacy
 
@@ -71,9 +73,31 @@ def _load(model: Any, path: Path, source: Source, *, strict: bool, optimizer: bo
     from remote_ckpt.restore._held import Held
 
     with open_weights(path) as file:
-        taken = _load_arrays(model, Held(file), source, strict=strict, optimizer=optimizer)
+        with reading(source):
+            held = Held(file)
+        taken = _load_arrays(model, held, source, strict=strict, optimizer=optimizer)
     taken.problems += load_assets(model, path)
     return taken
+
+
+def _loads_by_itself(model: Any) -> bool:
+    method = getattr(type(model), "load_weights", None)
+    return "load_weights" in vars(model) or not getattr(method, "__module__", "").startswith("keras.")
+
+
+def _load_by_itself(model: Any, path: Path, source: Source) -> Taken:
+    """Let a model with a `load_weights` of its own load the file; nobody else can account for what it reads."""
+    from remote_ckpt.restore._kept import put_back_on_failure
+
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built and model.trainable_variables:
+        optimizer.build(model.trainable_variables)
+    try:
+        with put_back_on_failure(model.variables):
+            model.load_weights(str(path))
+    except ValueError as exc:
+        raise ArchitectureError(f"{source} was refused by the model's own load_weights: {_short(exc)}") from None
+    return Taken([variable.path for variable in model.weights])
 
 
 def _load_arrays(model: Any, held: Any, source: Source, *, strict: bool, optimizer: bool) -> Taken:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from remote_ckpt.errors import CorruptCheckpointError, RemoteCkptError
+
+# What h5py, and Keras's reading of attributes, raise for metadata that is damaged and yet passes the check.
+_DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,17 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})" if self.place else self.name
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[None]:
+    """Raise CorruptCheckpointError for whatever goes wrong while a file's structure is read."""
+    try:
+        yield
+    except RemoteCkptError:
+        raise
+    except _DAMAGED as exc:
+        raise CorruptCheckpointError(f"{source} cannot be read as a Keras file: {exc}") from exc
 
 
 @dataclass

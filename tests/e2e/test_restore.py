@@ -199,6 +199,24 @@ def test_an_alias_of_a_layer_is_no_difference(tmp_path):
     assert equal(made.get_weights(), saved.get_weights())
 
 
+def test_a_model_with_a_loading_method_of_its_own_loads_itself(tmp_path):
+    """What it reads is its own affair; what it refuses is an error of ours."""
+    saved = save(model(), tmp_path)
+
+    class Own(keras.Sequential):
+        def load_weights(self, filepath, **options):
+            if self.refuses:
+                raise ValueError("not this one")
+            super().load_weights(filepath, **options)
+
+    made = Own([keras.Input((4,)), *model(seed=2).layers])
+    made.refuses = False
+    load_latest(made, str(tmp_path))
+    assert equal(made.get_weights(), saved.get_weights())
+    made.refuses = True
+    refused(made, tmp_path, "not this one")
+
+
 # strict=False and optimizer=False
 
 

@@ -358,8 +358,21 @@ class TestCheck:
 
     def test_too_deep(self, good: Path) -> None:
         with h5py.File(good, "a") as file:
-            file.create_group("/".join("x" * 100))
+            file.create_group("/".join("x" * 1_002))
         self.refused(good, "levels")
+
+    def test_forty_one_nested_models_are_not_too_deep(self, good: Path) -> None:
+        with h5py.File(good, "a") as file:
+            file["/".join("x" * 84)] = np.zeros(1)
+        check(good)
+
+    @pytest.mark.slow
+    def test_a_hundred_thousand_arrays_are_not_too_many(self, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "many.weights.h5", "w") as file:
+            group = file.create_group("vars")
+            for number in range(101_000):
+                group[str(number)] = np.float32(number)
+        check(tmp_path / "many.weights.h5")
 
     def test_too_many_objects(self, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("remote_ckpt.weights_file._check.MAX_OBJECTS", 50)
