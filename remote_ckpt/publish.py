@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from remote_ckpt.attempts import Attempts, Made
 from remote_ckpt.blame import Blame, blame
@@ -23,10 +23,11 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import HIDDEN, Location, Template
 from remote_ckpt.progress import Meter
 from remote_ckpt.spool import Entry
-from remote_ckpt.stores.base import Base, Digests, ObjectStore, Progress, TransferReport
+from remote_ckpt.stores.base import Base, Digests, ObjectInfo, ObjectStore, Progress, TransferReport
 
 log = logging.getLogger("remote_ckpt")
 
+_ADOPTED = timedelta(hours=12)  # half of what a sweep waits before it takes an object for an orphan
 _NAMES = 8  # a formatted name can be taken; one with six random characters, eight times over, cannot
 _LONG = 300.0  # seconds; S3 dates an object by the beginning of its upload, and a sweep goes by that
 
@@ -119,7 +120,7 @@ class Publisher:
             if attempt:
                 extra = record.id[-6:] if attempt == 1 else f"{record.id[-6:]}-{attempt}"
                 key = Template.with_suffix_before_extension(key, extra)
-            if not (attempts.tried(key) or self._is_free(key)):
+            if not self._is_usable(key, attempts):
                 continue
             try:
                 return self._at(self._send(key, entry, report, progress), record)
@@ -154,7 +155,7 @@ class Publisher:
             found = self.store.stat(made.key)
         except ObjectNotFoundError:
             return False
-        return found.version == made.version and found.owner in (None, record.id)
+        return found.version == made.version and found.owner in (None, record.id) and _is_young(found)
 
     def _base(self, entry: Entry) -> Base | None:
         """Return the object that has most of the new one's bytes: all of them, or the series' last one."""
@@ -170,6 +171,14 @@ class Publisher:
         if blocks is None or last is None:
             return None
         return Base(last.key, Digests(last.size, last.sha256, last.crc32c, blocks.each))
+
+    def _is_usable(self, key: str, attempts: Attempts) -> bool:
+        """Return whether a key is free, or has what we began to upload, too young for a sweep to be deleting it."""
+        try:
+            found = self.store.stat(key)
+        except ObjectNotFoundError:
+            return True
+        return attempts.tried(key) and _is_young(found)
 
     def _is_free(self, key: str) -> bool:
         try:
@@ -230,6 +239,10 @@ class Publisher:
                 deleter.delete(record.key, object_of(record))
             except (StoreError, ManifestError) as exc:
                 log.warning("Could not delete %s, which is no longer needed: %s", self.location.url(record.key), exc)
+
+
+def _is_young(found: ObjectInfo) -> bool:
+    return found.modified is None or found.modified > datetime.now(timezone.utc) - _ADOPTED
 
 
 def _with_alias_seen(manifest: Manifest, name: str) -> Manifest:
