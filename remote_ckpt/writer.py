@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from remote_ckpt import exits
+from remote_ckpt import elsewhere, exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.checkpoint.plain import check_size, encode
@@ -125,6 +125,8 @@ class Writer:
         """
         exits.register(self)
         left = self._spool.adopt()
+        for sentence in elsewhere.sentences(self._spool):
+            log.warning("%s", sentence)
         self._newest = max((entry.record.created for entry in left), default=self._newest)
         self._pipeline.adopt(left)
         committer = Committer(self._store.within(PATIENCE), self.location, signer=self._committer.signer)

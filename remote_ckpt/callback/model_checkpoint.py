@@ -322,7 +322,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             threshold=self._threshold,
             on_error=self._on_error,
         )
-        spool = Spool(self.run.location, *self._spool)
+        spool = Spool(self.run.location, *self._spool, server=lambda: self.run.store.server)
         self._writer = Writer(
             self.run.location,
             self.run.store,

@@ -24,6 +24,9 @@ def recover(
         with transfer("uploading", sum(entry.record.size for entry in waiting)) as progress:
             done = run.recover(progress=progress)
     left = len(run.pending())
+    elsewhere = run.elsewhere()
+    for sentence in elsewhere:
+        tell(sentence, style="yellow")
     if json:
         say_json({"uploaded": [as_json(record) for record in done], "left": left})
         return
@@ -31,7 +34,7 @@ def recover(
         say(f"uploaded epoch {record.epoch + 1}  {record.url or run.location.url(record.key)}")
     if left:
         tell(f"{left} belong to a process that is still running; it uploads them itself.")
-    elif not waiting:
+    elif not waiting and not elsewhere:
         tell(
             f"nothing waits on this machine for {run.url}. Did training use another spool_dir? "
             "Set REMOTE_CKPT_SPOOL to it."

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from remote_ckpt import elsewhere
 from remote_ckpt.cache import Cache
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
 from remote_ckpt.checkpoint.signing import Signer
@@ -270,7 +271,7 @@ class Run:
             location,
             self.store,
             SeriesOptions(monitor=monitor, mode=direction, **options),  # type: ignore[misc]
-            spool=Spool(self.location, self._spool_dir, limit),
+            spool=self._spool(limit),
             transfer=self.transfer,
             signer=self.signer,
         )
@@ -316,7 +317,7 @@ class Run:
 
         direction = None if mode == "auto" else _direction("", mode)
         facts = Facts(float(score), epoch, monitor, direction, dict(logs or {}))
-        spool = Spool(self.location, self._spool_dir)
+        spool = self._spool()
         source = Path(path).expanduser()
         return push(source, facts, location=self.location, committer=self._committer(), spool=spool, progress=progress)
 
@@ -382,11 +383,18 @@ class Run:
         return orphans + self.store.sweep_uploads(older_than, dry_run=dry_run)
 
     def pending(self) -> list[Entry]:
-        """Return what waits in this machine's spool for this run."""
-        return Spool(self.location, self._spool_dir).waiting()
+        """Return what waits in this machine's spool for this run, on the server that it is on."""
+        return self._spool().waiting()
+
+    def elsewhere(self) -> list[str]:
+        """Return sentences about what waits in this machine's spool under this URL for other servers."""
+        return elsewhere.sentences(self._spool())
 
     def recover(self, *, progress: Progress | None = None) -> list[Checkpoint]:
         """Upload and commit what dead processes left in this machine's spool; what living ones have stays theirs.
+
+        What was sealed for another server under the same URL stays where it is. What an earlier version sealed, which
+        did not note the server, is uploaded to this one.
 
         Returns:
             The checkpoints that are in the bucket now.
@@ -395,12 +403,12 @@ class Run:
             StoreError: The store refused; what was not uploaded is still in the spool.
             CorruptCheckpointError: What waited was damaged on the local disk, and was dropped; all others are uploaded.
         """
-        spool = Spool(self.location, self._spool_dir)
+        spool = self._spool()
         publisher = Publisher(self.store, self.location, self._committer())
         done: list[Checkpoint] = []
         damaged: CorruptCheckpointError | None = None
         try:
-            for entry in spool.adopt():
+            for entry in spool.adopt(unnoted=True):
                 try:
                     commit = publisher.publish(entry, TransferReport(), progress)
                 except CorruptCheckpointError as exc:  # it must not hold up the others, now and for ever
@@ -413,6 +421,9 @@ class Run:
         if damaged is not None:
             raise damaged
         return done
+
+    def _spool(self, limit: int | None = None) -> Spool:
+        return Spool(self.location, self._spool_dir, limit, server=lambda: self.store.server)
 
     def _committer(self, patience: float | None = None) -> Committer:
         store = self.store if patience is None else self.store.within(patience)

@@ -26,6 +26,7 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.location import HIDDEN, Location
+from remote_ckpt.stores import identity
 from remote_ckpt.stores._generic_errors import translated
 from remote_ckpt.stores.base import (
     Base,
@@ -70,6 +71,11 @@ class GenericStore(ObjectStore):
         self._lock = lock_of(location.root)
         self._turns = threading.RLock()
         self._connect()
+
+    @property
+    def server(self) -> str:
+        """What the filesystem's own settings name: hosts, endpoints, accounts."""
+        return identity.of_filesystem(self._fs)
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """Return a small object's bytes and the digest that serves as their version."""

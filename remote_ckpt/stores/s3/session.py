@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import s3fs
 
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.location import Location
+from remote_ckpt.stores import identity
 from remote_ckpt.stores.engine import bridge
 from remote_ckpt.stores.s3.errors import translate
 
@@ -48,6 +48,7 @@ class S3Session:
         """Take a run's location and s3fs's own arguments; nothing is sent."""
         self._location = location
         self._options = _merge_options(storage_options)
+        self._server: str | None = None
         self._fs = self._open()
         path = self._fs._strip_protocol(location.root)
         self.bucket, key, _ = self._fs.split_path(path)
@@ -58,10 +59,16 @@ class S3Session:
         self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
 
     @property
-    def endpoint(self) -> str:
-        """Where requests go, for telling services apart; "aws" when s3fs decides by region."""
-        kwargs = self._options.get("client_kwargs") or {}
-        return str(self._options.get("endpoint_url") or kwargs.get("endpoint_url") or _environment_endpoint() or "aws")
+    def server(self) -> str:
+        """Where requests go, as the client resolved it from options, environment and profile; makes no request.
+
+        Raises:
+            StoreError: The client cannot be made: no such profile, say.
+        """
+        if self._server is None:
+            client = self.run(self._client("reach", ""))
+            self._server = identity.of_s3(client.meta.endpoint_url, client.meta.partition)
+        return self._server
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that calls this session, from a thread of the caller's."""
@@ -83,7 +90,7 @@ class S3Session:
         with_bucket = {"Bucket": self.bucket, **arguments}
         fs, begun = self._fs, time.monotonic()
         try:
-            _expect_nothing(await fs.set_session())
+            await self._client(doing, key)
             answer: dict[str, Any] = await fs._call_s3(method, **with_bucket)
             self._note_time(method, begun)
         except RemoteCkptError:
@@ -95,6 +102,15 @@ class S3Session:
             raise error from exc
         return answer
 
+    async def _client(self, doing: str, key: str) -> Any:
+        """Return botocore's client, made on first use; credentials are looked for then."""
+        try:
+            client = await self._fs.set_session()
+        except Exception as exc:
+            raise translate(exc, "open", doing, self.name(key)) from exc
+        _expect_nothing(client)
+        return client
+
     def _note_time(self, method: str, begun: float) -> None:
         if method == "head_object":
             self.round_trip = min(self.round_trip, time.monotonic() - begun)
@@ -105,7 +121,7 @@ class S3Session:
 
     def reconnect(self) -> None:
         """Start afresh: credentials are looked for again. Requests under way end on the old session."""
-        self._fs = self._open()
+        self._fs, self._server = self._open(), None
 
     def close(self) -> None:
         """Close the connections."""
@@ -138,7 +154,3 @@ def _expect_nothing(client: Any) -> None:
         request.headers.pop("Expect", None)
 
     client.meta.events.register("before-send.s3", without_expect, unique_id="remote_ckpt-without-expect")
-
-
-def _environment_endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
