@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from remote_ckpt.errors import LocationError, TemplateError
+from remote_ckpt.urls import redact as redact
+from remote_ckpt.urls import split, text_of
 
 MANIFEST_KEY = "manifest.json"
 HIDDEN = ".remote_ckpt"
 SUFFIXES = (".weights.h5", ".keras", ".h5")  # the longest match first: ".weights.h5" also ends with ".h5"
 
-_PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
-_BROKEN = re.compile(r"^(s3a?|gs|gcs|abfss?|az|https?|file|memory):/?", re.IGNORECASE)  # would be a folder's name
-_PASSWORD = re.compile(r"(//[^/@:]*):[^/]*@")  # up to the last @: some passwords have one
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
 
 
@@ -43,26 +42,14 @@ class Location:
         """Split a run's URL, or a filename template under it; the run ends before the first field.
 
         Raises:
-            LocationError: The URL is empty, lacks a slash, or has no bucket.
+            LocationError: It is no URL that can be used, nor a path; see `urls`.
         """
-        text = os.fspath(url)
-        if not isinstance(text, str) or not text.strip():
-            raise LocationError(f"Expected a URL or a path such as 's3://bucket/run', got {url!r}.")
-        match = _PROTOCOL.match(text)
-        if not match and (broken := _BROKEN.match(text)):
-            scheme = broken.group(1).lower()
-            raise LocationError(
-                f"'{broken.group(0)}…' is no URL: write '{scheme}://…', as text (pathlib.Path takes a slash away). "
-                f"A folder of that name is './{broken.group(0)}…'."
-            )
-        protocol = match.group(1).lower() if match else "file"
-        if match and protocol == "file":
-            text = text[match.end() :]
+        protocol, text = split(text_of(url))
         if protocol == "file":
             text = str(Path(text).expanduser()) + ("/" if text.endswith("/") else "")
         run, template = _split(text)
-        if match and protocol not in ("file", "memory") and run.partition("://")[2][:1] in ("", "/"):
-            raise LocationError(f"{redact(text)!r} names no bucket. Write '{protocol}://bucket/run/…'.")
+        if template is not None and protocol != "file" and "://" not in run:
+            raise LocationError(f"{redact(text)!r} names no run. Write '{protocol}://…/run/{template}'.")
         root = os.path.abspath(run) if protocol == "file" else run
         return cls(protocol, run or "/", root or "/", template)
 
@@ -86,11 +73,6 @@ class Location:
     def name(self) -> str:
         """The run's URL for messages, without a password."""
         return redact(self.run)
-
-
-def redact(url: str) -> str:
-    """Return `url` with a password in it (`sftp://user:password@host`) replaced by stars."""
-    return _PASSWORD.sub(r"\1:***@", url)
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -31,7 +31,8 @@ from remote_ckpt.policy import Mode, best_first, infer_mode
 from remote_ckpt.publish import Publisher, object_of
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.spool import Entry, Spool
-from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, TransferReport, open_store
+from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, TransferReport, open_store, require_known
+from remote_ckpt.urls import options_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -73,7 +74,7 @@ class Run:
 
         Args:
             url: The run's prefix, or a filename template in it (which selects that series).
-            storage_options: Passed to fsspec.
+            storage_options: Passed to fsspec; they win over those of a UPath.
             cache_dir: Where downloads are kept; by default in the user's cache folder.
             transfer: Tuning of transfers.
             spool_dir: Where checkpoints wait that are not yet uploaded, see `Spool`.
@@ -85,11 +86,12 @@ class Run:
             SignatureError: The signing key is empty.
         """
         self.location = url if isinstance(url, Location) else Location.parse(url)
+        require_known(self.location)
         self.transfer = transfer or Transfer()
         self.signer = Signer.of(signing_key)
         self._cache = Cache(cache_dir)
         self._spool_dir = spool_dir
-        self._storage_options = storage_options
+        self._storage_options = {**options_of(url), **(storage_options or {})}
         self._store: ObjectStore | None = None
 
     @property
