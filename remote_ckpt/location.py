@@ -18,6 +18,7 @@ MANIFEST_KEY = "manifest.json"
 HIDDEN = ".remote_ckpt"
 SUFFIXES = (".weights.h5", ".keras", ".h5")  # the longest match first: ".weights.h5" also ends with ".h5"
 
+_MAX_TEMPLATE = 2000
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
 
 
@@ -102,6 +103,8 @@ class Template:
             names = self.fields
         except ValueError as exc:
             raise LocationError(f"The filename template {self.text!r} is not a valid format string: {exc}.") from exc
+        if reason := _unbounded(self.text):
+            raise LocationError(f"The filename template {self.text[:200]!r} cannot be used: {reason}.")
         if any(not name or name.isdigit() for name in names):
             raise LocationError(f"The filename template {self.text!r} has a field without a name; write '{{epoch}}'.")
         if not names:
@@ -147,6 +150,20 @@ class Template:
         """Return `key` with `-extra` before its extension: the name used when `key` is taken."""
         suffix = next(suffix for suffix in SUFFIXES if key.endswith(suffix))
         return f"{key.removesuffix(suffix)}-{extra}{suffix}"
+
+
+def _unbounded(text: str) -> str | None:
+    """Return why a template may not be formatted. It may come from a manifest: it is data, no program.
+
+    A name is that of a metric alone, for `{epoch.__class__}` would be evaluated; and a width has its limit, for
+    `{epoch:0200000000d}` takes 200 MB.
+    """
+    for _, name, form, _ in string.Formatter().parse(text):
+        if name is not None and re.search(r"[.\[\]{}]", name):
+            return f"the field {name[:40]!r} is no plain name"
+        if form and ("{" in form or len(form) > 40 or any(int(digits) > 300 for digits in re.findall(r"\d+", form))):
+            return f"the format {form[:40]!r} is too long, or asks for too much"
+    return "it is too long" if len(text) > _MAX_TEMPLATE else None
 
 
 def validate_key(key: str) -> str:

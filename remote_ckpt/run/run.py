@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -29,6 +27,7 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import HIDDEN, MANIFEST_KEY, Location
 from remote_ckpt.policy import Mode, best_first, infer_mode
 from remote_ckpt.publish import Publisher, object_of
+from remote_ckpt.run.giving import give
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.spool import Entry, Spool
 from remote_ckpt.stores import ObjectInfo, ObjectStore, Progress, Transfer, TransferReport, open_store, require_known
@@ -83,7 +82,7 @@ class Run:
 
         Raises:
             LocationError: The URL cannot be used.
-            SignatureError: The signing key is empty.
+            SignatureError: The signing key is empty, or shorter than 16 bytes.
         """
         self.location = url if isinstance(url, Location) else Location.parse(url)
         require_known(self.location)
@@ -176,7 +175,8 @@ class Run:
 
         Args:
             which: `"best"`, `"latest"`, an epoch (0-based int) or an id.
-            to: A file, or an existing folder; by default the file stays in the cache.
+            to: A file, which is replaced; or an existing folder, in which nothing is: the name comes from the bucket.
+                By default the file stays in the cache.
             progress: Told of each range.
 
         Returns:
@@ -185,21 +185,12 @@ class Run:
         Raises:
             NoCheckpointError: There is no such checkpoint.
             CorruptCheckpointError: None that would do is intact.
+            LocationError: The folder holds another file of the checkpoint's name.
         """
         checkpoint, path = self._intact(which, progress)
         if to is None:
             return path
-        target = Path(to).expanduser()
-        if target.is_dir():
-            target /= checkpoint.key.rsplit("/", 1)[-1]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-        try:
-            shutil.copyfile(path, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        return target
+        return give(path, Path(to).expanduser(), checkpoint)
 
     def load(self, model: Any, which: Which = "best") -> Checkpoint:
         """Load a checkpoint into a Keras model of the same architecture, optimizer included.

@@ -13,8 +13,9 @@ import s3fs
 
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.location import Location
-from remote_ckpt.stores import identity
+from remote_ckpt.stores import identity, plain_http
 from remote_ckpt.stores.engine import bridge
+from remote_ckpt.stores.engine.answers import Careful, told
 from remote_ckpt.stores.s3.errors import translate
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class S3Session:
         self._location = location
         self._options = _merge_options(storage_options)
         self._server: str | None = None
+        self._prepared: Any = None
         self._fs = self._open()
         path = self._fs._strip_protocol(location.root)
         self.bucket, key, _ = self._fs.split_path(path)
@@ -100,7 +102,8 @@ class S3Session:
             if isinstance(error, ObjectNotFoundError):  # an answer like any other
                 self._note_time(method, begun)
             raise error from exc
-        return answer
+        fields: dict[str, Any] = told(answer, self.name(key))
+        return fields
 
     async def _client(self, doing: str, key: str) -> Any:
         """Return botocore's client, made on first use; credentials are looked for then."""
@@ -108,7 +111,12 @@ class S3Session:
             client = await self._fs.set_session()
         except Exception as exc:
             raise translate(exc, "open", doing, self.name(key)) from exc
-        _expect_nothing(client)
+        if client is not self._prepared:
+            http = client._endpoint.http_session
+            _expect_nothing(client)
+            _be_careful(http)
+            plain_http.warn_of(client.meta.endpoint_url, verified=getattr(http, "_verify", True) is not False)
+            self._prepared = client
         return client
 
     def _note_time(self, method: str, begun: float) -> None:
@@ -145,6 +153,23 @@ def _merge_options(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in (given.pop("config_kwargs", None) or {}).items():
         config[name] = {**config[name], **value} if name == "s3" and isinstance(value, dict) else value
     return {"use_listings_cache": False, **given, "config_kwargs": config, "skip_instance_cache": True}
+
+
+def _be_careful(http: Any) -> None:
+    """Follow no redirect and read no endless answer.
+
+    aiohttp follows redirects to any host, with the session's token and a PUT's body. What AWS answers for a bucket of
+    another region, botocore understands by itself, and signs anew.
+    """
+    given = getattr(http, "_get_session", None)
+    if given is None or getattr(given, "is_careful", False):
+        return
+
+    async def careful(proxy_url: str | None) -> Careful:
+        return Careful(await given(proxy_url))
+
+    careful.is_careful = True  # type: ignore[attr-defined]
+    http._get_session = careful
 
 
 def _expect_nothing(client: Any) -> None:
