@@ -137,6 +137,8 @@ def _check_url(text: str) -> None:
         return
     if "{" in place or not _names_place(protocol, place):
         raise LocationError(f"{redact(text)!r} names no bucket. Write '{protocol}://bucket/run/…'.")
+    if protocol not in BUCKETS and "@" in key and re.fullmatch(r"[^@]*:(?!\d*$)[^@]*", place):
+        raise LocationError(f"{redact(text)!r} has a password with a slash. Write the slash as %2F.")
     literal = "".join(_literals(rest))
     if found := re.search(r"[?#\\]", literal):
         raise LocationError(

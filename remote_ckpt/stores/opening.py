@@ -34,6 +34,7 @@ def open_store(
         LocationError: No such kind of store, or the package for it is not installed.
     """
     transfer = transfer or Transfer()
+    require_known(location)
     plain_http.warn_once(location, storage_options or {})
     return Retrying(_adapter(location, dict(storage_options or {}), transfer), transfer.retry)
 

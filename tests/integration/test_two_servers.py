@@ -10,12 +10,13 @@ from records import TEMPLATE, seal
 from typer.testing import CliRunner
 
 from remote_ckpt.cli._app import app
-from remote_ckpt.errors import StoreError
+from remote_ckpt.errors import RemoteCkptError, StoreError
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
-from remote_ckpt.stores import identity, open_store, probe_cache
+from remote_ckpt.stores import Transfer, identity, open_store, probe_cache
 from remote_ckpt.testing.servers import start_moto
+from remote_ckpt.writer import SeriesOptions, Writer
 
 HOWS = ["options", "client_kwargs", "environment", "profile", "services", "fsspec"]
 
@@ -67,10 +68,11 @@ def records(run: Run) -> list[str]:
     return [record.id for record in run.checkpoints]
 
 
+@pytest.mark.parametrize("turn", [1, -1])
 @pytest.mark.parametrize("how", HOWS)
-def test_what_waits_for_another_server_is_never_published(pair, prefix, reach, how):
-    """It was the best of production, once; now it waits until its own server is named."""
-    production, staging = pair
+def test_what_waits_for_another_server_is_never_published(pair, prefix, reach, how, turn):
+    """It was the best of production, once; now it waits until its own server is named. Whichever was first."""
+    production, staging = pair[::turn]
     url = production.url(prefix)
     leave(Run(url, storage_options=reach(staging, how)))
     here = Run(url, storage_options=reach(production, how))
@@ -199,6 +201,33 @@ def test_a_bucket_of_aws_is_one_place_from_every_region():
         for region in ("us-east-1", "eu-central-1", "us-gov-west-1")
     }
     assert names == {"aws", "aws-us-gov"}
+
+
+def test_emulators_of_google_are_places_of_their_own():
+    """And Google is one, in each universe."""
+    named = [
+        open_store(Location.parse("gs://b/r"), {"token": "anon", **options}).server
+        for options in ({}, {"endpoint_url": "http://127.0.0.1:1"}, {"endpoint_url": "http://127.0.0.1:2/"})
+    ]
+    assert named == ["https://storage.googleapis.com", "http://127.0.0.1:1", "http://127.0.0.1:2"]
+
+
+def test_a_model_saved_for_a_server_that_is_away_is_not_another_ones_best(pair, prefix, reach, caplog):
+    """The whole way: training while staging is down, then training on production under the same URL."""
+    from models import model
+
+    production = pair[0]
+    url, away = production.url(prefix), {"key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:9"}
+    run = Run(url, storage_options=away, transfer=Transfer(deadline=0.5))
+    writer = Writer(run.location.with_template(TEMPLATE), run.store, SeriesOptions(), spool=run._spool())
+    writer.save(model(), epoch=0, logs={"val_loss": 0.001})
+    with pytest.raises(RemoteCkptError):
+        writer.close(timeout=5.0)
+    here = Run(url, storage_options=reach(production, "options"))
+    with caplog.at_level(logging.WARNING, "remote_ckpt"), here.writer(TEMPLATE) as writer:
+        writer.save(model(), epoch=0, logs={"val_loss": 0.5})
+    assert here.best.score == 0.5
+    assert "on http://127.0.0.1:9; it is not for this server" in caplog.text
 
 
 def test_a_filesystem_without_an_adapter_is_named_by_where_it_is():

@@ -91,6 +91,14 @@ def test_what_a_runs_url_cannot_mean_is_refused(text):
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_slash_in_a_password_is_refused_without_a_part_of_it():
+    """The client would call a half of it a port, in its error."""
+    with pytest.raises(LocationError, match="%2F") as caught:
+        Location.parse("sftp://me:hunter/two@host/run")
+    assert "hunter" not in str(caught.value)
+    assert "two" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["s3://b/w-{val_loss:#.3g}.keras", "memory://a/{loss:?>4}.keras"])
 def test_a_fields_format_may_hold_anything(text):
     """A number sign there is no fragment."""
