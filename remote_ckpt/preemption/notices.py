@@ -183,7 +183,7 @@ def _object(answer: bytes) -> dict[str, Any]:
     """
     try:
         told = json.loads(answer)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise OSError("what was answered is not JSON, so no notice") from exc
     if not isinstance(told, dict):
         raise OSError("what was answered is no JSON object, so no notice")
