@@ -76,7 +76,8 @@ class GenericStore(ObjectStore):
     @property
     def server(self) -> str:
         """What the filesystem's own settings name: hosts, endpoints, accounts."""
-        return identity.of_filesystem(self._fs)
+        with translated("reach", self.url):
+            return identity.of_filesystem(self._fs)
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """Return a small object's bytes and the digest that serves as their version."""

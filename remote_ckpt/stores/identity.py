@@ -9,6 +9,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from fsspec.asyn import sync
 from fsspec.spec import AbstractFileSystem
 
 # All endpoints of S3 in a partition lead to the same buckets, whatever the region: a bucket's name is unique there. Not
@@ -52,9 +53,16 @@ def of_s3(endpoint: str, partition: str) -> str:
 def of_filesystem(fs: Any) -> str:
     """Return the name of what an fsspec filesystem is connected to; empty where its settings name no server.
 
-    A filesystem around another one (a cache, a folder) is where that one is.
+    A filesystem around another one (a cache, a folder) is where that one is. Nothing is sent.
     """
-    settings = {**getattr(fs, "storage_options", {}), **vars(fs)}  # no properties: some of them ask the server
+    spoken = fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,)
+    if "s3" in spoken:  # behind a cache; its client alone has read profiles and services
+        client = sync(fs.loop, fs.set_session)
+        return of_s3(client.meta.endpoint_url, client.meta.partition)
+    if "gs" in spoken:
+        return of_url(fs._location)
+    attributes = object.__getattribute__(fs, "__dict__")  # no properties: some ask the server; and a cache has others'
+    settings = {**getattr(fs, "storage_options", {}), **attributes}
     inner, told = settings.get("fs"), list[str]()
     for name in _SETTINGS:
         value = settings.get(name)

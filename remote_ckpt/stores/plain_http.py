@@ -61,7 +61,7 @@ def warn_of_filesystem(fs: Any) -> None:
     """Warn of what an fsspec filesystem, or one inside it, is connected to."""
     settings = getattr(fs, "storage_options", {})
     for setting in identity.of_filesystem(fs).split():
-        endpoint = setting.partition("=")[2]
+        endpoint = setting.rpartition("=")[2]
         if "://" in endpoint:
             warn_of(endpoint)
     if _unverified(settings):

@@ -87,7 +87,7 @@ NO_NOTICES = [
 def test_what_is_no_notice_ends_no_training(metadata, answer):
     """Only a JSON object with an action that EC2 has, and a time."""
     metadata.action = answer
-    with pytest.raises(OSError, match="no notice|no action"):
+    with pytest.raises(OSError, match=r"no notice|no action|no time"):
         Ec2(metadata.url).look()
 
 

@@ -243,6 +243,14 @@ def test_a_filesystem_without_an_adapter_is_named_by_where_it_is():
     assert identity.of_filesystem(far) != identity.of_filesystem(near)
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_a_server_behind_a_cache_is_named_as_its_client_resolved_it(pair, reach, how):
+    """The cache has no server; what it wraps has."""
+    options = reach(pair[1], how)
+    store = open_store(Location.parse("simplecache::s3://checkpoints/run"), {"s3": options})
+    assert store.server == pair[1].endpoint
+
+
 def test_nothing_waiting_asks_no_client(monkeypatch):
     """`recover` on a machine with nothing to recover starts as quickly as ever."""
     run = Run("s3://checkpoints/run")

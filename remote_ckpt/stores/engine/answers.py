@@ -101,13 +101,17 @@ def time_for(size: int) -> float:
     return PATIENCE + size / _SLOWEST
 
 
+class FieldMissingError(TransientError, KeyError):
+    """An answer lacks a field that each such answer has."""
+
+
 class Told(dict[str, Any]):
     """An answer's fields; one that is missing was lost on its way, or somebody else answers."""
 
     where = ""
 
     def __missing__(self, name: str) -> Any:
-        raise TransientError(f"What was said of {self.where} was damaged on its way (no {name}).")
+        raise FieldMissingError(f"What was said of {self.where} was damaged on its way (no {name}).")
 
 
 def told(answer: Any, where: str) -> Any:
