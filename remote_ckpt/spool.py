@@ -40,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.digests import digest_file
-from remote_ckpt.errors import SpoolError, SpoolFullError, StoreError
+from remote_ckpt.errors import RemoteCkptError, SpoolError, SpoolFullError
 from remote_ckpt.location import HIDDEN, SUFFIXES, Location
 from remote_ckpt.policy import Mode
 from remote_ckpt.private import is_ours, make_folder
@@ -331,7 +331,7 @@ class Spool:
 
     def _server_if_known(self) -> str | None:
         """Return the server for a seal; what cannot be noted must not keep a checkpoint from the disk."""
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(RemoteCkptError):
             return self.server
         return None
 

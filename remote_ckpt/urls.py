@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|arn:[\w+=,.@:-]+")
 
 _PASSWORD = re.compile(r"(//[^/@:\s]*):[^/\s]*@")  # up to the last @: some passwords have one
-_SLASHED = re.compile(r"(//[^/@:\s]*):(?!\d+/)[^/@\s]*/\S*@")  # a slash in a password should have been written %2F
+_SLASHED = re.compile(r"(//[^/@:\s\[]*):(?!\d+/)[^/@\s]*/\S*@")  # a slash in a password should have been written %2F
 _TOKEN = re.compile(r"(\b(?:https?|webdavs?|davs?)(?:\+https?)?://)[^/@:\s]+@", re.IGNORECASE)
 _QUERY = re.compile(
     r"([?&;](?:x-(?:amz|goog|oss)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|googleaccessid|"

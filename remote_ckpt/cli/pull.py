@@ -25,8 +25,8 @@ To = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="A file, an existing folder, or - for stdout. Without it the file stays in the cache, where it must not "
-        "be changed.",
+        help="A file, which is replaced; an existing folder, where nothing is; or - for stdout. Without it the file "
+        "stays in the cache, where it must not be changed.",
         show_default=False,
     ),
 ]

@@ -176,6 +176,7 @@ def test_a_folder_that_cannot_be_taken_for_a_url_is_a_folder(text):
         ("sftp://u:a/b@h/run", "sftp://u:***@h/run"),
         ("sftp://u@h:22/run", "sftp://u@h:22/run"),
         ("sftp://h:22/a@b", "sftp://h:22/a@b"),
+        ("http://[::1]:9000/a@b", "http://[::1]:9000/a@b"),
         ("https://ghp_abc@h/run", "https://***@h/run"),
         ("abfs://container@account.dfs.core.windows.net/run", "abfs://container@account.dfs.core.windows.net/run"),
         ("simplecache::https://t0ken@h/x", "simplecache::https://***@h/x"),
