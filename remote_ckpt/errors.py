@@ -43,8 +43,12 @@ class RemoteCkptError(Exception):
     """The root: catch it to catch whatever this package raises on purpose."""
 
     def __str__(self) -> str:
-        """Return the message as it was given (KeyError would quote it)."""
-        return str(self.args[0]) if self.args else ""
+        """Return the message (KeyError would quote it), as a terminal can show it.
+
+        Parts of it come from buckets and servers, and terminals obey control characters.
+        """
+        text = str(self.args[0]) if self.args else ""
+        return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 class LocationError(RemoteCkptError, ValueError):

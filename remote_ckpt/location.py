@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from remote_ckpt.errors import LocationError, TemplateError
+from remote_ckpt.urls import redact as redact
+from remote_ckpt.urls import split, text_of
 
 MANIFEST_KEY = "manifest.json"
 HIDDEN = ".remote_ckpt"
 SUFFIXES = (".weights.h5", ".keras", ".h5")  # the longest match first: ".weights.h5" also ends with ".h5"
 
-_PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
-_BROKEN = re.compile(r"^(s3a?|gs|gcs|abfss?|az|https?|file|memory):/?", re.IGNORECASE)  # would be a folder's name
-_PASSWORD = re.compile(r"(//[^/@:]*):[^/]*@")  # up to the last @: some passwords have one
 _PLAIN_FORMAT = re.compile(r"[+\- ]?0?\d*[,_]?(\.\d+)?[deEfFgGn%]?")
 _NUMBER = r"[-+ ]*(?:\d[\d.,_]*(?:[eE][-+]?\d+)?%?|nan|inf|NAN|INF)"
 _EXTRA = r"(?:-[A-Za-z0-9_-]{1,6}(?:-\d)?)?"  # see `Publisher`: the end of an id, and a count
+_MAX_TEMPLATE = 2000
 _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefix needs room too
 _MAX_OBJECT_BYTES = {"s3": 1024, "s3a": 1024, "gs": 1024, "gcs": 1024}  # of the whole key, by their documentation
 _MAX_FILE_BYTES = 255  # of one part of a path, on nearly every filesystem
@@ -53,26 +53,14 @@ class Location:
         """Split a run's URL, or a filename template under it; the run ends before the first field.
 
         Raises:
-            LocationError: The URL is empty, lacks a slash, or has no bucket.
+            LocationError: It is no URL that can be used, nor a path; see `urls`.
         """
-        text = os.fspath(url)
-        if not isinstance(text, str) or not text.strip():
-            raise LocationError(f"Expected a URL or a path such as 's3://bucket/run', got {url!r}.")
-        match = _PROTOCOL.match(text)
-        if not match and (broken := _BROKEN.match(text)):
-            scheme = broken.group(1).lower()
-            raise LocationError(
-                f"'{broken.group(0)}…' is no URL: write '{scheme}://…', as text (pathlib.Path takes a slash away). "
-                f"A folder of that name is './{broken.group(0)}…'."
-            )
-        protocol = match.group(1).lower() if match else "file"
-        if match and protocol == "file":
-            text = text[match.end() :]
+        protocol, text = split(text_of(url))
         if protocol == "file":
             text = str(Path(text).expanduser()) + ("/" if text.endswith("/") else "")
         run, template = _split(text)
-        if match and protocol not in ("file", "memory") and run.partition("://")[2][:1] in ("", "/"):
-            raise LocationError(f"{redact(text)!r} names no bucket. Write '{protocol}://bucket/run/…'.")
+        if template is not None and protocol != "file" and "://" not in run:
+            raise LocationError(f"{redact(text)!r} names no run. Write '{protocol}://…/run/{template}'.")
         root = os.path.abspath(run) if protocol == "file" else run
         return cls(protocol, run or "/", root or "/", template)
 
@@ -143,11 +131,6 @@ class Location:
         return redact(self.run)
 
 
-def redact(url: str) -> str:
-    """Return `url` with a password in it (`sftp://user:password@host`) replaced by stars."""
-    return _PASSWORD.sub(r"\1:***@", url)
-
-
 def _split(text: str) -> tuple[str, str | None]:
     """Split at the last slash before the first field; a text without a known suffix or field is a run."""
     field = text.find("{")
@@ -175,6 +158,8 @@ class Template:
             names = self.fields
         except ValueError as exc:
             raise LocationError(f"The filename template {self.text!r} is not a valid format string: {exc}.") from exc
+        if reason := _unbounded(self.text):
+            raise LocationError(f"The filename template {self.text[:200]!r} cannot be used: {reason}.")
         if any(not name or name.isdigit() for name in names):
             raise LocationError(f"The filename template {self.text!r} has a field without a name; write '{{epoch}}'.")
         if not names:
@@ -262,6 +247,20 @@ class Template:
         """
         suffix = next(suffix for suffix in SUFFIXES if key.endswith(suffix))
         return validate_key(f"{key.removesuffix(suffix)}-{extra}{suffix}")
+
+
+def _unbounded(text: str) -> str | None:
+    """Return why a template may not be formatted. It may come from a manifest: it is data, no program.
+
+    A name is that of a metric alone, for `{epoch.__class__}` would be evaluated; and a width has its limit, for
+    `{epoch:0200000000d}` takes 200 MB.
+    """
+    for _, name, form, _ in string.Formatter().parse(text):
+        if name is not None and re.search(r"[.\[\]{}]", name):
+            return f"the field {name[:40]!r} is no plain name"
+        if form and ("{" in form or len(form) > 40 or any(int(digits) > 300 for digits in re.findall(r"\d+", form))):
+            return f"the format {form[:40]!r} is too long, or asks for too much"
+    return "it is too long" if len(text) > _MAX_TEMPLATE else None
 
 
 def validate_key(key: str) -> str:

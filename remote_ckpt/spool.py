@@ -9,7 +9,8 @@
             left                       in place of signs of life: the owner has ended in good order
             <id>.weights.h5.partial    being written
             <id>.weights.h5            complete and on the disk
-            <id>.json                  the seal: the record and how to commit it. Without it the file counts for nothing
+            <id>.json                  the seal: the record, how to commit it, and on which server. Without it the file
+                                       counts for nothing
             <id>.upload.json           how far the upload has come
             spare.weights.h5           one that is in the bucket; the next is written over it, while the owner lives
 
@@ -39,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from remote_ckpt.alive import NAMES, SILENCE, Owned, host_of, is_being_made, is_local
 from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.digests import digest_file
-from remote_ckpt.errors import SpoolError, SpoolFullError
+from remote_ckpt.errors import RemoteCkptError, SpoolError, SpoolFullError
 from remote_ckpt.location import HIDDEN, SUFFIXES, Location
 from remote_ckpt.policy import Mode
 from remote_ckpt.private import is_ours, make_folder
@@ -82,6 +83,7 @@ class _Seal(BaseModel):
     record: Checkpoint
     terms: Terms
     blocks: tuple[str, ...] = ()
+    server: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Entry:
         blocks: Digests of its blocks, see `stores.Digests`.
         recovered: Whether another process sealed it.
         reusable: Whether its file may be written over once it is in the bucket.
+        server: The server that it is for, see `ObjectStore.server`; None where none was noted: by earlier versions,
+            and where the settings named none that can be used.
     """
 
     record: Checkpoint
@@ -103,6 +107,7 @@ class Entry:
     blocks: tuple[str, ...] = ()
     recovered: bool = False
     reusable: bool = False
+    server: str | None = None
 
     @property
     def digests(self) -> Digests:
@@ -158,7 +163,14 @@ class Spool:
     Threads: `scratch` belongs to the training thread, `seal` to the sealer, `Entry.drop` to the publisher.
     """
 
-    def __init__(self, location: Location, folder: str | os.PathLike[str] | None = None, limit: int | None = None):
+    def __init__(
+        self,
+        location: Location,
+        folder: str | os.PathLike[str] | None = None,
+        limit: int | None = None,
+        *,
+        server: Callable[[], str] | None = None,
+    ):
         """Name the folders; nothing is created before it is needed.
 
         Args:
@@ -166,11 +178,15 @@ class Spool:
             folder: Where spools live; by default `REMOTE_CKPT_SPOOL`, else inside a local run itself (so that an
                 upload is a link), else the user's cache folder.
             limit: Bytes that this run's spool may hold; at most half of what the disk has free.
+            server: Returns the server that the run is on, see `ObjectStore.server`; asked when it is first needed.
+                One URL may be of several servers: what was sealed for another one is never taken for this run's.
         """
         self.location = location
         self.limit = DEFAULT_LIMIT if limit is None else limit
         self.folder = _default_folder(location) if folder is None else Path(folder).expanduser().absolute()
         self.folder /= hashlib.sha256(location.root.encode()).hexdigest()[:16]
+        self._ask_server = server
+        self._elsewhere: frozenset[Path] = frozenset()
         self._own: Owned | None = None
         self._adopted: list[Owned] = []
         self._claiming = threading.Lock()
@@ -189,10 +205,13 @@ class Spool:
         return min(self.limit - used, (free + used) // 2 - used)
 
     def _held(self) -> tuple[int, int]:
-        """Return the bytes of what waits or is being written, and of the spares, in which the next will be written."""
+        """Return the bytes of what waits or is being written, and of the spares, in which the next will be written.
+
+        What waits for another server must not crowd out what is for this one.
+        """
         used = spare = 0
         for path in self.folder.glob("*/**/*"):  # files from `scratch` lie a folder deeper
-            if path.name in NAMES:
+            if path.name in NAMES or not self._elsewhere.isdisjoint(path.parents):
                 continue
             with contextlib.suppress(OSError):
                 found = path.lstat()
@@ -236,7 +255,8 @@ class Spool:
                 digests = digest_file(partial, blocks=blocks)
                 partial.rename(path)
                 record, terms = complete(digests)
-                seal = _Seal(record=record, terms=terms, blocks=digests.blocks)
+                server = self._server_if_known()
+                seal = _Seal(record=record, terms=terms, blocks=digests.blocks, server=server)
                 _write_durably(folder / f"{checkpoint_id}.json", seal.model_dump_json().encode())
             except BaseException:
                 partial.unlink(missing_ok=True)
@@ -244,7 +264,7 @@ class Spool:
                 raise
         # A local run's objects are links to these files: somebody may be reading one even when its name is gone.
         reusable = suffix == _SPARE_SUFFIX and self.location.protocol != "file"
-        return Entry(record, terms, path, digests.blocks, reusable=reusable)
+        return Entry(record, terms, path, digests.blocks, reusable=reusable, server=server)
 
     def scratch(self) -> Path:
         """Return a folder on the spool's filesystem for files that will be sealed; removed with the owner's.
@@ -255,23 +275,31 @@ class Spool:
         with _translated(self.folder):
             return self._claim().folder
 
-    def adopt(self) -> list[Entry]:
+    def adopt(self, *, unnoted: bool = False) -> list[Entry]:
         """Return what dead processes left here, oldest first, and own it from now on.
 
         A process that lives keeps what it has: its lock cannot be taken. So does one on another host, whose lock may
         not reach this one, until it has shown no life for half an hour; that is logged. Files that were never sealed
-        are removed.
+        are removed. What is for another server stays where it is, see `elsewhere`.
+
+        Args:
+            unnoted: Whether to take what has no server noted, too: the user answers for its being of this one.
+
+        Raises:
+            StoreError: Something waits, and the run's server cannot be found out.
         """
         for folder in self._owners(unseen=True):  # their owners died while making them
             if not is_being_made(folder) and (unborn := Owned.take(folder)) is not None:
                 unborn.leave(empty=True)
         entries: list[Entry] = []
+        self._look_elsewhere()
         for folder in self._owners():
-            owned = None if self._own and folder == self._own.folder else Owned.take(folder)
+            alien = folder in self._elsewhere or (self._own and folder == self._own.folder)
+            owned = None if alien else Owned.take(folder)
             if owned is None:
                 self._tell_of(folder)
                 continue
-            found = list(_sealed_in(owned.folder))
+            found = [entry for entry in _sealed_in(owned.folder) if self._is_for_here(entry, unnoted=unnoted)]
             if found:
                 self._adopted.append(owned)
                 entries += found
@@ -308,9 +336,53 @@ class Spool:
         return told
 
     def waiting(self) -> list[Entry]:
-        """Return every sealed checkpoint of this run on this machine, without owning any; for looking only."""
-        entries = [entry for folder in self._owners() for entry in _sealed_in(folder, tidy=False)]
-        return sorted(entries, key=lambda entry: entry.record.created)
+        """Return every sealed checkpoint of this run on this machine, without owning any; for looking only.
+
+        Raises:
+            StoreError: Something waits, and the run's server cannot be found out.
+        """
+        return sorted(filter(self._is_for_here, self._sealed()), key=lambda entry: entry.record.created)
+
+    def elsewhere(self) -> list[Entry]:
+        """Return what waits here under this run's URL and is not taken up by itself: for another server, or unnoted.
+
+        Raises:
+            StoreError: Something waits, and the run's server cannot be found out.
+        """
+        return [entry for entry in self._sealed() if not self._is_for_here(entry, unnoted=False)]
+
+    @property
+    def server(self) -> str | None:
+        """The server that the run is on; None where nobody was named to ask.
+
+        Raises:
+            StoreError: It cannot be found out with these settings.
+        """
+        return self._ask_server() if self._ask_server else None
+
+    def _server_if_known(self) -> str | None:
+        """Return the server for a seal; what cannot be noted must not keep a checkpoint from the disk."""
+        with contextlib.suppress(RemoteCkptError):
+            return self.server
+        return None
+
+    def _is_for_here(self, entry: Entry, *, unnoted: bool = True) -> bool:
+        """Return whether a sealed checkpoint is for the server that this run is on.
+
+        Where there can be only one server, what has none noted is for it.
+        """
+        here = self.server
+        return here == entry.server or (entry.server is None and (unnoted or here == ""))
+
+    def _look_elsewhere(self) -> None:
+        """Note which owners' folders hold nothing for this run's server."""
+        noted = {folder: list(_sealed_in(folder, tidy=False)) for folder in self._owners()}
+        self._elsewhere = frozenset(
+            folder for folder, found in noted.items() if found and not any(map(self._is_for_here, found))
+        )
+
+    def _sealed(self) -> list[Entry]:
+        return [entry for folder in self._owners() for entry in _sealed_in(folder, tidy=False)]
 
     def close(self) -> None:
         """Let go of the locks, and remove folders that have become empty. Sealed checkpoints stay."""
@@ -372,7 +444,7 @@ def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
         file = folder / f"{seal.record.id}{suffix}"
         if path.stem == seal.record.id and _has_size(file, seal.record.size):
             sealed |= {path.name, f"{path.stem}.upload.json", file.name}
-            yield Entry(seal.record, seal.terms, file, seal.blocks, recovered=True)
+            yield Entry(seal.record, seal.terms, file, seal.blocks, recovered=True, server=seal.server)
     if tidy:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_dir():

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
-from remote_ckpt import exits
+from remote_ckpt import elsewhere, exits
 from remote_ckpt.capture import Capturer, WholeModelSnapshot
 from remote_ckpt.capture.optimizers import OptimizerNotes
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
@@ -195,11 +195,13 @@ class Writer:
             self._learn()
         try:
             left = self._spool.adopt()
+            for sentence in elsewhere.sentences(self._spool):
+                log.warning("%s", sentence)
             self._newest = max((entry.record.created for entry in left), default=self._newest)
             self._pipeline.adopt([self._yardstick.rejudged(entry, self._terms) for entry in left])
         except BaseException as exc:
             self._spool.close()
-            if not unread or not isinstance(exc, OSError):
+            if not unread or not isinstance(exc, OSError | RemoteCkptError):
                 raise
             log.warning("%s cannot be looked through for what earlier processes left: %s", self._spool.folder, exc)
         else:

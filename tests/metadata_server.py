@@ -10,6 +10,8 @@ import urllib.request
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+REBALANCE = b'{"noticeTime": "2026-01-01T08:22:00Z"}'
+
 
 class MetadataServer(ThreadingHTTPServer):
     """Answers as both clouds do; `interrupt` and `preempt` are what a test has in place of a cloud's decision.
@@ -17,6 +19,7 @@ class MetadataServer(ThreadingHTTPServer):
     Attributes:
         asked: The paths that were asked for.
         tokens: Those that are good; clear it to let them expire.
+        portal: Status, headers and body that a captive portal answers to everything, in place of a cloud.
     """
 
     daemon_threads = True
@@ -28,6 +31,7 @@ class MetadataServer(ThreadingHTTPServer):
         self.action: bytes | None = None
         self.rebalance = False
         self.preempted = False
+        self.portal: tuple[int, dict[str, str], bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -45,6 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: MetadataServer
 
     def do_PUT(self):
+        if self.server.portal is not None:
+            return self._portal()
         if self.path != "/latest/api/token" or not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds"):
             return self._answer(400)
         token = secrets.token_hex(8)
@@ -53,6 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.asked.append(self.path)
+        if self.server.portal is not None:
+            return self._portal()
         if self.path.startswith("/latest/"):
             return self._ec2()
         if self.path.startswith("/computeMetadata/v1/instance/preempted"):
@@ -66,12 +74,21 @@ class _Handler(BaseHTTPRequestHandler):
         getattr(self.server, self.path.strip("/"))()
         self._answer(200)
 
+    def _portal(self):
+        status, headers, body = self.server.portal
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        return
+
     def _ec2(self):
         if self.headers.get("X-aws-ec2-metadata-token") not in self.server.tokens:
             return self._answer(401)
         found = {
             "/latest/meta-data/spot/instance-action": self.server.action,
-            "/latest/meta-data/events/recommendations/rebalance": b"{}" if self.server.rebalance else None,
+            "/latest/meta-data/events/recommendations/rebalance": REBALANCE if self.server.rebalance else None,
         }.get(self.path)
         return self._answer(404) if found is None else self._answer(200, found)
 

@@ -34,6 +34,7 @@ from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
 from remote_ckpt.stats import Stats
 from remote_ckpt.stores import Transfer
+from remote_ckpt.urls import text_of
 from remote_ckpt.writer import OnError, SeriesOptions, Writer
 
 log = logging.getLogger("remote_ckpt")
@@ -149,9 +150,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             )
         self._writer: Writer | None = None  # before Keras's constructor, which up to 3.10 reads and sets `best`
         self._threshold: float | None = None
-        super().__init__(
-            os.fspath(filepath), monitor, verbose, save_best_only, save_weights_only, mode, save_freq, None
-        )
+        super().__init__(text_of(filepath), monitor, verbose, save_best_only, save_weights_only, mode, save_freq, None)
         self.mode = mode if mode in ("min", "max") else "auto"  # Keras up to 3.10 does not keep it
         self._threshold = initial_value_threshold
         self._resume = resume
@@ -405,7 +404,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             threshold=self._threshold,
             on_error=self._on_error,
         )
-        spool = Spool(self.run.location, *self._spool)
+        spool = Spool(self.run.location, *self._spool, server=lambda: self.run.store.server)
         self._writer = Writer(
             self.run.location,
             self.run.store,

@@ -26,6 +26,8 @@ from remote_ckpt.errors import SignatureError
 
 VARIABLE = "REMOTE_CKPT_SIGNING_KEY"
 FIELD = "signature"
+SHORTEST = 16
+"""Bytes of a key."""
 
 _PURPOSE = b"remote_ckpt manifest\n"  # a key that signs other things too shall not sign manifests by accident
 _KIND = "hmac-sha256:"
@@ -54,7 +56,7 @@ class Signer:
         """Return a signer with the user's key; by default `REMOTE_CKPT_SIGNING_KEY`, if that is set.
 
         Raises:
-            SignatureError: The key is empty, as what a job's configuration forgot would be.
+            SignatureError: The key is empty, as what a job's configuration forgot would be, or can be guessed.
             TypeError: It is neither bytes nor text.
         """
         origin = "signing_key" if key is not None else VARIABLE
@@ -66,6 +68,11 @@ class Signer:
         secret = given.encode("utf-8", "surrogateescape") if isinstance(given, str) else bytes(given)
         if not secret:
             raise SignatureError(f"{origin} is empty. Give a key, or none at all.")
+        if len(secret) < SHORTEST:
+            raise SignatureError(
+                f"{origin} has {len(secret)} bytes, and whoever has the manifest can guess a key below {SHORTEST}. "
+                "Make one: openssl rand -hex 32"
+            )
         return cls(secret)
 
     def adopting(self) -> Signer:

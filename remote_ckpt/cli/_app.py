@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from typing import Annotated
 
 import typer
 
-from remote_ckpt.cli._console import show_warnings
-from remote_ckpt.cli._group import Group
+from remote_ckpt.cli._console import show_warnings, tell
+from remote_ckpt.cli._group import FAILED, Group
+from remote_ckpt.urls import redact
 
 app = typer.Typer(
     name="remote-ckpt",
@@ -40,4 +43,8 @@ def program(
 def main() -> None:
     """Run `remote-ckpt` with the process's arguments, and exit."""
     show_warnings()
-    app(prog_name="remote-ckpt")
+    try:
+        app(prog_name="remote-ckpt")
+    except Exception as exc:  # noqa: BLE001 - with --debug; what a bucket or server says is shown, and not obeyed
+        tell(redact("".join(traceback.format_exception(exc))))
+        sys.exit(FAILED)

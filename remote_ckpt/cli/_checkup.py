@@ -199,8 +199,11 @@ class Checkup:
         return told
 
     def _pending(self) -> str:
+        told = list(self._run.elsewhere())
         if waiting := len(self._run.pending()):
-            raise _ConcernError(f"{waiting} wait on this machine: `remote-ckpt recover {self._run.url}` uploads them.")
+            told.append(f"{waiting} wait on this machine: `remote-ckpt recover {self._run.url}` uploads them.")
+        if told:
+            raise _ConcernError(" ".join(told))
         return "nothing waits on this machine"
 
     def _remove(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.checkpoint import Checkpoint, signing
 from remote_ckpt.cli._console import safe, tell
 from remote_ckpt.errors import CorruptCheckpointError, NoCheckpointError, StoreError, TransientError
 from remote_ckpt.run import Run
@@ -24,7 +24,8 @@ class Evaluator:
     """Runs a command, one checkpoint at a time.
 
     No shell is involved, and nothing that a manifest says becomes part of the command: `{}` is replaced by the path of
-    the downloaded and verified file, whose name is its digest. The rest is in environment variables.
+    the downloaded and verified file, whose name is its digest. The rest is in environment variables. The signing key is
+    not: a program that looks at a checkpoint need not be able to sign one.
     """
 
     words: tuple[str, ...]
@@ -58,7 +59,8 @@ class Evaluator:
             tell(f"epoch {checkpoint.epoch + 1} was not evaluated: {exc}", style="yellow")
             return
         words = [word.replace("{}", str(path)) for word in self.words]
-        code = subprocess.run(words, env={**os.environ, **_variables(run, checkpoint, monitor, path)}).returncode
+        environment = {name: value for name, value in os.environ.items() if name != signing.VARIABLE}
+        code = subprocess.run(words, env={**environment, **_variables(run, checkpoint, monitor, path)}).returncode
         if code:
             ended = f"exit code {code}" if code > 0 else f"signal {-code}"
             tell(f"{self.words[0]} ended with {ended} on epoch {checkpoint.epoch + 1}.", style="yellow")

@@ -25,8 +25,8 @@ To = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="A file, an existing folder, or - for stdout. Without it the file is in the cache: do not change it, "
-        "and use it within ten minutes, after which others' downloads may take its place.",
+        help="A file, which is replaced; an existing folder, where nothing is; or - for stdout. Without it the file is "
+        "in the cache: do not change it, and use it within ten minutes, after which others may take its place.",
         show_default=False,
     ),
 ]

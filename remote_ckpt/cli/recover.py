@@ -24,6 +24,9 @@ def recover(
         with transfer("uploading", sum(entry.record.size for entry in waiting)) as progress:
             recovery = run.recovery(progress=progress)
     left = len(run.pending())
+    elsewhere = run.elsewhere()
+    for sentence in elsewhere:
+        tell(sentence, style="yellow")
     if json:
         failed = {"failed": {url: str(error) for url, error in recovery.failed.items()}} if recovery.failed else {}
         say_json({"uploaded": [as_json(record) for record in recovery.done], "left": left, **failed})
@@ -34,7 +37,7 @@ def recover(
     recovery.check()
     if left:
         tell(f"{left} belong to a process that is still running, or may be on another host; it uploads them itself.")
-    elif not waiting:
+    elif not waiting and not elsewhere:
         tell(
             f"nothing waits on this machine for {run.url}. Did training use another spool_dir? "
             "Set REMOTE_CKPT_SPOOL to it."

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import Any, Protocol
 
 EC2_SECONDS = 120.0
 """Between a spot interruption notice and the interruption."""
@@ -25,7 +25,8 @@ GCE_SECONDS = 30.0
 PATIENCE = 1.0
 """Seconds for one answer: a metadata server is on the same host, and off-cloud nobody answers."""
 
-_LIMIT = 1 << 16  # bytes of an answer that are read
+_LIMIT = 1 << 12  # bytes; no answer of a metadata server is as long
+_ACTIONS = ("terminate", "stop", "hibernate")
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,15 @@ class Ec2:
 
     def look(self) -> Notice | None:
         """Ask for the spot interruption, then perhaps for the recommendation."""
-        action = self._get("spot/instance-action")
-        if action is not None:
-            return Notice.within("EC2 spot interruption notice", _seconds_until(action))
-        if self.rebalance and self._get("events/recommendations/rebalance") is not None:
+        answer = self._get("spot/instance-action")
+        if answer is not None:
+            told = _object(answer)
+            if told.get("action") not in _ACTIONS:
+                raise OSError(f"{self.endpoint} names no action that EC2 has")
+            return Notice.within("EC2 spot interruption notice", _seconds_until(told.get("time")))
+        answer = self._get("events/recommendations/rebalance") if self.rebalance else None
+        if answer is not None:
+            _seconds_until(_object(answer).get("noticeTime"))
             return Notice.within("EC2 rebalance recommendation", EC2_SECONDS)
         return None
 
@@ -138,20 +144,60 @@ class Gce:
         answer, flavor = _ask(url, {"Metadata-Flavor": "Google"})
         if flavor != "Google":
             raise OSError(f"{self.endpoint} is no metadata server of Compute Engine")
+        if answer.strip() not in (b"TRUE", b"FALSE"):
+            raise OSError(f"{self.endpoint} says neither TRUE nor FALSE")
         return Notice.within("Compute Engine preemption notice", GCE_SECONDS) if answer.strip() == b"TRUE" else None
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as the refusal that it is: it would take the token along, to whoever it names."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Make no other request."""
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())  # it is on this very host
+
+
 def _ask(url: str, headers: dict[str, str], method: str = "GET") -> tuple[bytes, str | None]:
-    """Return an answer's body and its `Metadata-Flavor`. Never through a proxy: the server is on this host."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, headers=headers, method=method), timeout=PATIENCE) as answer:
-        return answer.read(_LIMIT), answer.headers.get("Metadata-Flavor")
+    """Return an answer's body and its `Metadata-Flavor`.
+
+    Raises:
+        OSError: There is none, or one that is too long, or trickles.
+    """
+    request, until = urllib.request.Request(url, headers=headers, method=method), time.monotonic() + 2 * PATIENCE
+    with _OPENER.open(request, timeout=PATIENCE) as answer:
+        pieces: list[bytes] = []
+        while piece := answer.read1(_LIMIT):
+            pieces.append(piece)
+            if sum(map(len, pieces)) > _LIMIT or time.monotonic() > until:
+                raise OSError(f"{url} gives more than a metadata server would, or too slowly")
+        return b"".join(pieces), answer.headers.get("Metadata-Flavor")
 
 
-def _seconds_until(action: bytes) -> float:
-    """Return how long until `{"action": "terminate", "time": "2026-01-01T08:22:00Z"}`; the usual if it is unclear."""
+def _object(answer: bytes) -> dict[str, Any]:
+    """Return a notice's fields. What a captive portal answers is none: training would end in its first epoch.
+
+    Raises:
+        OSError: It is no JSON object.
+    """
     try:
-        when = datetime.strptime(json.loads(action)["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    except (ValueError, KeyError, TypeError):
-        return EC2_SECONDS
+        told = json.loads(answer)
+    except (ValueError, RecursionError) as exc:
+        raise OSError("what was answered is not JSON, so no notice") from exc
+    if not isinstance(told, dict):
+        raise OSError("what was answered is no JSON object, so no notice")
+    return told
+
+
+def _seconds_until(time_told: object) -> float:
+    """Return how long until `2026-01-01T08:22:00Z`, at most what EC2 gives.
+
+    Raises:
+        OSError: It is no time.
+    """
+    try:
+        when = datetime.strptime(str(time_told), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError as exc:
+        raise OSError("what was answered holds no time, so no notice") from exc
     return min(max(0.0, (when - datetime.now(timezone.utc)).total_seconds()), EC2_SECONDS)

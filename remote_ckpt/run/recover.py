@@ -57,7 +57,7 @@ def recover(spool: Spool, publisher: Publisher, progress: Progress | None = None
     """
     recovery = Recovery()
     try:
-        for entry in spool.adopt():
+        for entry in spool.adopt(unnoted=True):
             if not _is_published(entry, publisher, spool.beating(progress), recovery):
                 break
     finally:

@@ -6,15 +6,14 @@ import contextlib
 import copy
 import logging
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
 
+from remote_ckpt import elsewhere
 from remote_ckpt.cache import PROMISE, Cache, CachedFile
 from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
 from remote_ckpt.checkpoint.signing import Signer
@@ -33,12 +32,14 @@ from remote_ckpt.errors import (
 from remote_ckpt.location import Location
 from remote_ckpt.policy import Mode, best_first, by_capture, infer_mode, is_number, scalar
 from remote_ckpt.publish import Publisher
+from remote_ckpt.run.giving import give
 from remote_ckpt.run.hints import no_checkpoint
 from remote_ckpt.run.keeping import ORPHAN_AGE, delete_pruned, sweep_orphans, sweep_uploads
 from remote_ckpt.run.recover import Recovery, recover
 from remote_ckpt.run.unnamed import unnamed
 from remote_ckpt.spool import Entry, Spool
-from remote_ckpt.stores import ObjectStore, Progress, Transfer, open_store
+from remote_ckpt.stores import ObjectStore, Progress, Transfer, open_store, require_known
+from remote_ckpt.urls import options_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,7 +81,7 @@ class Run:
 
         Args:
             url: The run's prefix, or a filename template in it (which selects that series).
-            storage_options: Passed to fsspec.
+            storage_options: Passed to fsspec; they win over those of a UPath.
             cache_dir: Where downloads are kept; by default in the user's cache folder.
             transfer: Tuning of transfers.
             spool_dir: Where checkpoints wait that are not yet uploaded, see `Spool`.
@@ -89,14 +90,15 @@ class Run:
 
         Raises:
             LocationError: The URL cannot be used.
-            SignatureError: The signing key is empty.
+            SignatureError: The signing key is empty, or shorter than 16 bytes.
         """
         self.location = url if isinstance(url, Location) else Location.parse(url)
+        require_known(self.location)
         self.transfer = transfer or Transfer()
         self.signer = Signer.of(signing_key)
         self._cache = Cache(cache_dir, patience=self.transfer.deadline)
         self._spool_dir = spool_dir
-        self._storage_options = storage_options
+        self._storage_options = {**options_of(url), **(storage_options or {})}
         self._store: ObjectStore | None = None
 
     @property
@@ -227,7 +229,8 @@ class Run:
 
         Args:
             which: `"best"`, `"latest"`, an epoch (0-based int) or an id.
-            to: A file, or an existing folder; by default the file stays in the cache.
+            to: A file, which is replaced; or an existing folder, in which nothing is: the name comes from the bucket.
+                By default the file stays in the cache.
             progress: Told of each range.
 
         Returns:
@@ -237,17 +240,14 @@ class Run:
         Raises:
             NoCheckpointError: There is no such checkpoint.
             CorruptCheckpointError: None that would do is intact.
+            LocationError: The folder holds another file of the checkpoint's name.
         """
         checkpoint, held = self.intact(which, progress)
         with held:
             if to is None:
                 held.use(promise=PROMISE)
                 return held.path
-            target = Path(to).expanduser()
-            if target.is_dir():
-                target /= checkpoint.key.rsplit("/", 1)[-1]
-            _copy(held.path, target)
-            return target
+            return give(held.path, Path(to).expanduser(), checkpoint)
 
     @overload
     def load(
@@ -343,7 +343,7 @@ class Run:
             location,
             self.store,
             SeriesOptions(monitor=monitor, mode=direction, **options),  # type: ignore[misc]
-            spool=Spool(self.location, self._spool_dir, limit),
+            spool=self._spool(limit),
             transfer=self.transfer,
             signer=self.signer,
         )
@@ -393,7 +393,7 @@ class Run:
         if value is None:
             raise ValueError(f"The score is a number. Received: {type(score).__name__}")
         facts = Facts(value, epoch, monitor, direction, dict(logs or {}))
-        spool = Spool(self.location, self._spool_dir)
+        spool = self._spool()
         source = Path(path).expanduser()
         return push(source, facts, location=self.location, committer=self._committer(), spool=spool, progress=progress)
 
@@ -477,11 +477,18 @@ class Run:
         )
 
     def pending(self) -> list[Entry]:
-        """Return what waits in this machine's spool for this run."""
-        return Spool(self.location, self._spool_dir).waiting()
+        """Return what waits in this machine's spool for this run, on the server that it is on."""
+        return self._spool().waiting()
+
+    def elsewhere(self) -> list[str]:
+        """Return sentences about what waits in this machine's spool under this URL for other servers."""
+        return elsewhere.sentences(self._spool())
 
     def recover(self, *, progress: Progress | None = None) -> list[Checkpoint]:
         """Upload and commit what dead processes left in this machine's spool; what living ones have stays theirs.
+
+        What was sealed for another server under the same URL stays where it is. What an earlier version sealed, which
+        did not note the server, is uploaded to this one.
 
         Returns:
             The checkpoints that are in the bucket now.
@@ -499,7 +506,10 @@ class Run:
     def recovery(self, *, progress: Progress | None = None) -> Recovery:
         """Do what `recover` does, and return how it went instead of raising what failed."""
         publisher = Publisher(self.store, self.location, self._committer())
-        return recover(Spool(self.location, self._spool_dir), publisher, progress)
+        return recover(self._spool(), publisher, progress)
+
+    def _spool(self, limit: int | None = None) -> Spool:
+        return Spool(self.location, self._spool_dir, limit, server=lambda: self.store.server)
 
     def _committer(self, patience: float | None = None) -> Committer:
         store = self.store if patience is None else self.store.within(patience)
@@ -579,17 +589,6 @@ def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoin
 
 def _id(record: Checkpoint | None) -> str | None:
     return None if record is None else record.id
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file; under its name it appears when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # as a name may be as long as the disk allows
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _direction(monitor: str, mode: str) -> Mode:

@@ -17,7 +17,7 @@ from remote_ckpt.stores.base import (
     TransferReport,
     Version,
 )
-from remote_ckpt.stores.opening import open_store
+from remote_ckpt.stores.opening import open_store, require_known
 
 __all__ = [
     "BLOCK",
@@ -36,4 +36,5 @@ __all__ = [
     "TransferReport",
     "Version",
     "open_store",
+    "require_known",
 ]

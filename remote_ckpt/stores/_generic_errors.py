@@ -15,6 +15,7 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.stores import _os_errors
+from remote_ckpt.urls import redact
 
 _BY_STATUS: dict[int, type[StoreError]] = {
     400: InvalidRequestError,
@@ -30,7 +31,7 @@ def translate(error: Exception, doing: str, url: str) -> StoreError:
     """Return our error for one of fsspec's, an adapter's or a client library's."""
     error = _behind(error)
     head = f"Cannot {doing} {url}: "
-    reason = f"{type(error).__name__}: {error}"
+    reason = redact(f"{type(error).__name__}: {error}")
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if isinstance(status, int) and status in _BY_STATUS:
         return _BY_STATUS[status](f"{head}HTTP status {status} ({reason}).")

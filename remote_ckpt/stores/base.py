@@ -216,6 +216,17 @@ class ObjectStore(ABC):
     url: str
     """The run's URL for messages, without a password."""
 
+    @property
+    def server(self) -> str:
+        """The service as its own client resolved it, for telling places apart; never with a secret. Nothing is sent.
+
+        Empty where there is only one: this machine's disks, this process's memory.
+
+        Raises:
+            StoreError: The client cannot be made with these settings.
+        """
+        return ""
+
     @abstractmethod
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """Return a small object's bytes and the version they belong to, never from a cache.

@@ -26,6 +26,7 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.location import HIDDEN, Location
+from remote_ckpt.stores import _web, identity, plain_http
 from remote_ckpt.stores._generic_errors import translated
 from remote_ckpt.stores.base import (
     Base,
@@ -67,9 +68,16 @@ class GenericStore(ObjectStore):
         self.url = location.name
         self._location = location
         self._options = dict(storage_options or {})
+        self._is_web = location.protocol in _web.PROTOCOLS
         self._lock = lock_of(location.root)
         self._turns = threading.RLock()
         self._connect()
+
+    @property
+    def server(self) -> str:
+        """What the filesystem's own settings name: hosts, endpoints, accounts."""
+        with translated("reach", self.url):
+            return identity.of_filesystem(self._fs)
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """Return a small object's bytes and the digest that serves as their version."""
@@ -120,7 +128,7 @@ class GenericStore(ObjectStore):
         with self._turn("create", key):
             if not self._is_ours(key, digests):
                 with self._temporary() as temp:
-                    told = _Told(progress)
+                    told = _Told(progress, digests.size)
                     self._fs.put_file(os.fspath(source), temp, callback=told)
                     told.rest(digests.size)
                     report.sent += digests.size
@@ -144,7 +152,7 @@ class GenericStore(ObjectStore):
         with self._turn("fetch", key):
             before = self._as_object(key, self._info(key))
             if before.size == size:
-                told = _Told(progress)
+                told = _Told(progress, size)
                 self._fs.get_file(self._path(key), os.fspath(target), callback=told)
             after = self._as_object(key, self._info(key))
         if before.size != size or after.version != before.version or target.stat().st_size != size:
@@ -176,7 +184,7 @@ class GenericStore(ObjectStore):
             except FileNotFoundError:
                 return
         for name, info in found.items():
-            key = name[len(self._root) :].lstrip("/")
+            key = self._key(name)
             if key.startswith(prefix) and not key.startswith(f"{_TEMPORARY}/"):
                 yield self._as_object(key, info)
 
@@ -223,9 +231,13 @@ class GenericStore(ObjectStore):
         self._connect()
 
     def _connect(self) -> None:
+        place, options = self._location.root, self._options
+        if self._is_web:
+            place, options = _web.careful(place, options)
         with translated("reach", self.url):
             self._fs: AbstractFileSystem
-            self._fs, root = fsspec.url_to_fs(self._location.root, skip_instance_cache=True, **self._options)
+            self._fs, root = fsspec.url_to_fs(place, skip_instance_cache=True, **options)
+        plain_http.warn_of_filesystem(self._fs)
         self._root = root.rstrip("/")
         # Listings of an hour ago hide what other writers did since. Not every constructor takes the argument.
         if hasattr(self._fs, "dircache") and "use_listings_cache" not in self._options:
@@ -245,7 +257,12 @@ class GenericStore(ObjectStore):
         return self._location.url(key)
 
     def _path(self, key: str) -> str:
-        return f"{self._root}/{key}"
+        return f"{self._root}/{_web.quoted(key) if self._is_web else key}"
+
+    def _key(self, name: str) -> str:
+        """Return the key of what a listing names."""
+        key = name[len(self._root) :].lstrip("/")
+        return _web.unquoted(key) if self._is_web else key
 
     def _info(self, key: str) -> dict[str, Any]:
         self._fs.invalidate_cache()
@@ -326,15 +343,22 @@ class GenericStore(ObjectStore):
 
 
 class _Told(Callback):  # type: ignore[misc]  # fsspec has no types
-    """fsspec's callback, telling our progress function each difference."""
+    """fsspec's callback, telling our progress function each difference, and ending what has more than `most` bytes."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress | None, most: int) -> None:
         super().__init__()
         self._progress = progress
+        self._most = most
         self._told = 0
 
     def call(self, hook_name: str | None = None, **kwargs: Any) -> None:  # noqa: ARG002 - fsspec's signature
-        """Tell what came since the last call."""
+        """Tell what came since the last call.
+
+        Raises:
+            InvalidRequestError: More came than there is.
+        """
+        if self.value > self._most:
+            raise InvalidRequestError(f"More than {self._most} bytes came, and that is all there should be.")
         self.rest(self.value)
 
     def rest(self, moved: int) -> None:

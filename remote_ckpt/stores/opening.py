@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import fsspec
@@ -14,6 +15,7 @@ from remote_ckpt.stores.base import ObjectStore, Transfer
 from remote_ckpt.stores.retrying import Retrying
 
 _USUAL = "s3://, gs://, memory://, or a plain path"
+_USUAL_PROTOCOLS = ("s3", "gs", "az", "abfs", "http", "https", "sftp", "hdfs", "file", "memory")
 
 
 def open_store(
@@ -32,6 +34,7 @@ def open_store(
         LocationError: No such kind of store, or the package for it is not installed.
     """
     transfer = transfer or Transfer()
+    require_known(location)
     plain_http.warn_once(location, storage_options or {})
     return Retrying(_adapter(location, dict(storage_options or {}), transfer), transfer.retry)
 
@@ -50,17 +53,30 @@ def _adapter(location: Location, options: dict[str, Any], transfer: Transfer) ->
         from remote_ckpt.stores.gcs import GcsStore
 
         return GcsStore(location, options, transfer=transfer)
-    _require_known(location.protocol)
+    _require_installed(location.protocol)
     from remote_ckpt.stores.generic import GenericStore
 
     return GenericStore(location, options)
 
 
-def _require_known(protocol: str) -> None:
+def require_known(location: Location) -> None:
+    """Raise unless some filesystem is known for a run's URL; none is imported.
+
+    Raises:
+        LocationError: None is; with the protocol that was probably meant.
+    """
+    known = {*known_implementations, *fsspec.registry, "file", "local"}
+    for protocol in location.root.split("://")[0].split("::") if location.protocol != "file" else ():
+        if protocol in known:
+            continue
+        close = difflib.get_close_matches(protocol, _USUAL_PROTOCOLS, n=1, cutoff=0.5)
+        likely = f" Did you mean '{close[0]}://'?" if close else ""
+        raise LocationError(f"Nothing is known to keep '{protocol}://' URLs.{likely} Use {_USUAL}.")
+
+
+def _require_installed(protocol: str) -> None:
     try:
         fsspec.get_filesystem_class(protocol)
-    except ValueError as exc:
-        raise LocationError(f"Nothing is known to keep '{protocol}://' URLs. Use {_USUAL}.") from exc
     except ImportError as exc:
         hint = known_implementations.get(protocol, {}).get("err", str(exc))
         raise LocationError(f"A package for '{protocol}://' URLs is missing: {hint}.") from exc

@@ -10,12 +10,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from remote_ckpt.location import Location, redact
+from remote_ckpt.stores import identity
 
 log = logging.getLogger("remote_ckpt")
 
 _S3_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "FSSPEC_S3_ENDPOINT_URL")
 _GCS_VARIABLES = ("STORAGE_EMULATOR_HOST", "FSSPEC_GS_ENDPOINT_URL", "FSSPEC_GCS_ENDPOINT_URL")
 _PLAIN = ("http", "ftp", "webdav+http")
+
+_VERIFY = ("verify", "ssl", "verify_ssl", "ssl_verify", "verify_certs", "check_hostname")
+_PLAIN_TEXT = (
+    "%s is reached without encryption: anybody on the way can read checkpoints, and change them unless the "
+    "manifest is signed. Use https:// if the server has it."
+)
+_UNVERIFIED_TEXT = (
+    "%s is believed without a look at its certificate: anybody on the way can be that server, read checkpoints, and "
+    "change them unless the manifest is signed. Name the certificate's authority instead of switching this off."
+)
 
 _told: set[str] = set()
 _guard = threading.Lock()
@@ -29,24 +40,62 @@ def warn_once(location: Location, options: dict[str, Any]) -> None:
         options: fsspec's arguments for its store.
     """
     server = _server(location, options)
-    if server is None or _is_loopback(server):
+    if server is not None:
+        warn_of(server)
+
+
+def warn_of(endpoint: str, *, verified: bool = True) -> None:
+    """Warn of an endpoint as a client resolved it, whichever setting named it.
+
+    Args:
+        endpoint: Its URL.
+        verified: Whether the server's certificate is looked at.
+    """
+    if (server := _plain(endpoint)) is not None:
+        _warn(server, _PLAIN_TEXT)
+    elif not verified:
+        _warn(_origin(endpoint), _UNVERIFIED_TEXT)
+
+
+def warn_of_filesystem(fs: Any) -> None:
+    """Warn of what an fsspec filesystem, or one inside it, is connected to."""
+    settings = getattr(fs, "storage_options", {})
+    for setting in identity.of_filesystem(fs).split():
+        endpoint = setting.rpartition("=")[2]
+        if "://" in endpoint:
+            warn_of(endpoint)
+    if _unverified(settings):
+        _warn(f"{type(fs).__name__}'s server", _UNVERIFIED_TEXT)
+
+
+def _warn(server: str, text: str) -> None:
+    if _is_loopback(server):
         return
     with _guard:
-        if server in _told:
+        if (server + text) in _told:
             return
-        _told.add(server)
-    log.warning(
-        "%s is reached without encryption: anybody on the way can read checkpoints, and change them unless the "
-        "manifest is signed. Use https:// if the server has it.",
-        server,
-    )
+        _told.add(server + text)
+    log.warning(text, server)
+
+
+def _unverified(settings: Any) -> bool:
+    """Return whether an argument, however deep, switches the look at certificates off."""
+    if not isinstance(settings, dict):
+        return False
+    return any((name in _VERIFY and value is False) or _unverified(value) for name, value in settings.items())
+
+
+def _origin(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{(parts.netloc or endpoint).rpartition('@')[2]}"
 
 
 def _server(location: Location, options: dict[str, Any]) -> str | None:
     """Return scheme, host and port of an unencrypted endpoint; None where it is encrypted, or there is no network."""
     protocol = location.protocol
-    if protocol in _PLAIN:
-        return _plain(location.root)
+    for link in location.root.split("::"):  # a cache, an archive, may be in front of it
+        if link.partition("://")[0] in _PLAIN:
+            return _plain(link)
     nested = options.get("client_kwargs")
     nested = nested if isinstance(nested, dict) else {}
     told = [options.get("endpoint_url"), nested.get("endpoint_url")]

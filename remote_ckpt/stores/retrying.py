@@ -46,6 +46,11 @@ class Retrying(ObjectStore):
         self._store = store
         self._policy = policy
 
+    @property
+    def server(self) -> str:
+        """See `ObjectStore.server`."""
+        return self._store.server
+
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """See `ObjectStore.read`."""
         return self._call(lambda: self._store.read(key, limit=limit))

@@ -216,6 +216,11 @@ class FaultyStore(ObjectStore):
         """Take the real store's name."""
         self.url = self.inner.url
 
+    @property
+    def server(self) -> str:
+        """See `ObjectStore.server`."""
+        return self.inner.server
+
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """See `ObjectStore.read`."""
         return self._call("read", key, lambda: self.inner.read(key, limit=limit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
 import struct
@@ -25,6 +26,8 @@ _FLOOR = 64 << 20
 _EXPANSION = 20
 _COPY = 1 << 20
 _END_RECORD = struct.Struct("<4s4H2LH")  # PKWARE APPNOTE 4.3.16
+_LARGE_END_RECORD = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
+_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # PKWARE APPNOTE 4.3.7
 
 
@@ -53,8 +56,18 @@ def check_keras_archive(path: Path, *, max_bytes: int | None = None) -> None:
             with zipfile.ZipFile(file) as archive:
                 _check_members(archive, path, size, limit)
                 _check_weights(archive, file, path, limit)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, UnicodeError, struct.error) as exc:
-            raise CorruptCheckpointError(f"{path}: damaged .keras archive ({size} bytes): {exc}") from exc
+        except CorruptCheckpointError:
+            raise
+        except OSError as exc:
+            if exc.errno not in (None, errno.EINVAL):  # a position that no file has is the archive's fault
+                raise
+            raise _damaged(path, size, exc) from exc
+        except Exception as exc:  # zipfile and zlib raise a dozen kinds for what they cannot make sense of
+            raise _damaged(path, size, exc) from exc
+
+
+def _damaged(path: Path, size: int, cause: Exception) -> CorruptCheckpointError:
+    return CorruptCheckpointError(f"{path}: damaged .keras archive ({size} bytes): {type(cause).__name__}: {cause}")
 
 
 def _check_directory(file: IO[bytes], path: Path, size: int) -> None:
@@ -65,9 +78,35 @@ def _check_directory(file: IO[bytes], path: Path, size: int) -> None:
     if position < 0 or position + _END_RECORD.size > len(data):
         raise CorruptCheckpointError(f"{path}: not a .keras archive ({size} bytes); damaged, or something else")
     _, _, _, _, members, length, _, _ = _END_RECORD.unpack_from(data, position)
-    if members > _MAX_MEMBERS or length > _MAX_DIRECTORY:
-        raise _refusal(path, f"{members} members in a directory of {length} bytes")
+    locator = size - len(data) + position - _LOCATOR.size
+    for count, extent in ((members, length), *_large_directory(file, locator)):
+        if count > _MAX_MEMBERS or extent > _MAX_DIRECTORY:
+            raise _refusal(path, f"{count} members in a directory of {extent} bytes")
     file.seek(0)
+
+
+def _large_directory(file: IO[bytes], position: int) -> Iterator[tuple[int, int]]:
+    """Yield members and bytes of the directory as a zip64 end record has them, which zipfile believes if it is there.
+
+    zipfile looks for it right before its locator, whatever the locator says.
+    """
+    for start in (position - _LARGE_END_RECORD.size, _located(file, position)):
+        if start is None or start < 0:
+            continue
+        file.seek(start)
+        data = file.read(_LARGE_END_RECORD.size)
+        if data.startswith(b"PK\x06\x06") and len(data) == _LARGE_END_RECORD.size:
+            *_, members, length, _ = _LARGE_END_RECORD.unpack(data)
+            yield members, length
+
+
+def _located(file: IO[bytes], position: int) -> int | None:
+    """Return where the locator at `position` says that the zip64 end record is, if there is one."""
+    if position < 0:
+        return None
+    file.seek(position)
+    data = file.read(_LOCATOR.size)
+    return int(_LOCATOR.unpack(data)[2]) if data.startswith(b"PK\x06\x07") and len(data) == _LOCATOR.size else None
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path, size: int, limit: int) -> None:

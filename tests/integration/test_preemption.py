@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -64,10 +65,66 @@ def test_an_expired_token_of_ec2_is_renewed(metadata):
     assert cloud.look() is not None
 
 
-def test_a_notice_of_ec2_that_cannot_be_read_is_still_one(metadata):
-    """With the usual two minutes."""
-    metadata.action = b"\xff not json"
-    assert EC2_SECONDS / 2 < Ec2(metadata.url).look().seconds_left <= EC2_SECONDS
+NO_NOTICES = [
+    b"\xff not json",
+    b"<html>Welcome to the airport's network</html>",
+    b"null",
+    b"[]",
+    b"true",
+    b"{}",
+    b'{"action": "terminate"}',
+    b'{"action": "terminate", "time": "soon"}',
+    b'{"action": "terminate", "time": null}',
+    b'{"action": "celebrate", "time": "2026-01-01T08:22:00Z"}',
+    b'{"time": "2026-01-01T08:22:00Z"}',
+    b"[" * 4000,
+]
+
+
+@pytest.mark.parametrize("answer", NO_NOTICES)
+def test_what_is_no_notice_ends_no_training(metadata, answer):
+    """Only a JSON object with an action that EC2 has, and a time."""
+    metadata.action = answer
+    with pytest.raises(OSError, match=r"no notice|no action|no time"):
+        Ec2(metadata.url).look()
+
+
+@pytest.mark.parametrize("action", ["terminate", "stop", "hibernate"])
+def test_each_action_of_ec2_is_a_notice(metadata, action):
+    """The machine is gone after any of them."""
+    metadata.action = json.dumps({"action": action, "time": "2099-01-01T08:22:00Z"}).encode()
+    assert Ec2(metadata.url).look().seconds_left == pytest.approx(EC2_SECONDS, abs=5)
+
+
+@pytest.mark.parametrize(
+    "portal",
+    [
+        (200, {}, b"<html>Please sign in</html>"),
+        (200, {"Metadata-Flavor": "Google"}, b"<html>Please sign in</html>"),
+        (200, {"Metadata-Flavor": "Google"}, b"null"),
+        (200, {}, b"x" * 100_000),
+        (302, {"Location": "http://127.0.0.1:9/login"}, b""),
+    ],
+)
+@pytest.mark.parametrize("cloud", [Ec2, Gce])
+def test_a_captive_portal_is_no_cloud(metadata, cloud, portal):
+    """It answers everything, with a page for people."""
+    metadata.portal = portal
+    with pytest.raises((OSError, ValueError)):
+        cloud(metadata.url).look()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("cloud", [Ec2, Gce])
+def test_a_metadata_servers_redirect_is_not_followed(metadata, cloud, status):
+    """It would take the token along, and whoever it names would decide about this training."""
+    with metadata_server() as other:
+        other.preempt()
+        other.interrupt()
+        metadata.portal = (status, {"Location": f"{other.url}/computeMetadata/v1/instance/preempted"}, b"")
+        with pytest.raises(OSError, match=str(status)):
+            cloud(metadata.url).look()
+        assert (other.asked, other.tokens) == ([], set())
 
 
 def test_a_rebalance_recommendation_is_a_notice_for_who_wants_it(metadata):

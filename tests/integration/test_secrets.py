@@ -17,7 +17,7 @@ from remote_ckpt.location import Location, redact
 from remote_ckpt.publish import Publisher
 from remote_ckpt.run import Run
 from remote_ckpt.spool import Spool
-from remote_ckpt.stores import Transfer, plain_http
+from remote_ckpt.stores import Transfer, open_store, plain_http
 from remote_ckpt.writer import SeriesOptions, Writer
 
 SIGNING_KEY = "signing-key-5f0c9b"
@@ -49,20 +49,22 @@ def files(*folders: Path) -> bytes:
 
 
 @pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
-@pytest.mark.parametrize("how", ["works", "wrong secret", "no server"])
+@pytest.mark.parametrize("how", ["works", "wrong secret", "no server", "a token for a server"])
 def test_nothing_tells_a_secret(server, prefix, how, tmp_path, caplog):
     """Logs at DEBUG, representations, errors with tracebacks, the manifest, spool, cache and probes."""
     caplog.set_level(logging.DEBUG, "remote_ckpt")
     options = dict(server.storage_options)
     if how == "no server":
         options["endpoint_url"] = f"http://me:{PASSWORD}@127.0.0.1:9"
+    if how == "a token for a server":
+        options["endpoint_url"] = f"http://{PASSWORD.replace('@', '')}@127.0.0.1:9"
     if how == "wrong secret":
         options["secret"] = "a-wrong-secret-31337"
     run = Run(
         server.url(prefix),
         storage_options=options,
         signing_key=SIGNING_KEY,
-        transfer=Transfer(deadline=1 if how == "no server" else 30),
+        transfer=Transfer(deadline=1 if "server" in how else 30),
     )
     told = use(run, 0)
     assert ("Traceback" in told) == (how != "works")
@@ -70,7 +72,7 @@ def test_nothing_tells_a_secret(server, prefix, how, tmp_path, caplog):
     if how == "works":
         written += run.store.read("manifest.json", limit=1 << 20)[0]
         assert b"hmac-sha256" in written
-    for secret in (SIGNING_KEY, PASSWORD, options["secret"]):
+    for secret in (SIGNING_KEY, PASSWORD, PASSWORD.replace("@", ""), options["secret"]):
         assert secret not in told
         assert secret not in caplog.text
         assert secret.encode() not in written
@@ -151,3 +153,50 @@ def test_what_is_encrypted_or_stays_on_this_machine_is_not(url, options, environ
         monkeypatch.setenv(name, value)
     plain_http.warn_once(Location.parse(url), options)
     assert not caplog.text
+
+
+def profiled(tmp_path, monkeypatch, text):
+    (tmp_path / "config").write_text(f"[profile there]\nregion = us-east-1\n{text}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    return {"profile": "there", "anon": True}
+
+
+@pytest.mark.parametrize("how", ["profile", "services", "fsspec", "unencrypted option"])
+def test_plain_http_is_told_wherever_it_was_configured(how, tmp_path, monkeypatch, caplog):
+    """The client is asked, not the settings."""
+    monkeypatch.setattr(plain_http, "_told", set())
+    place, options = "endpoint_url = http://minio4.example:9000\n", {"anon": True}
+    if how == "profile":
+        options = profiled(tmp_path, monkeypatch, place)
+    elif how == "services":
+        options = profiled(tmp_path, monkeypatch, f"services = mine\n[services mine]\ns3 =\n  {place}")
+    elif how == "fsspec":
+        monkeypatch.setattr("fsspec.config.conf", {"s3": {"endpoint_url": "http://minio4.example:9000"}})
+    else:
+        options = {"anon": True, "use_ssl": False, "client_kwargs": {"region_name": "eu-west-1"}}
+    for _ in range(2):
+        _ = open_store(Location.parse("s3://b/r"), options).server
+    assert caplog.text.count("without encryption") == (2 if how == "unencrypted option" else 1)
+
+
+@pytest.mark.parametrize("url", ["simplecache::http://files.example/run", "filecache::ftp://files.example/run"])
+def test_plain_http_behind_a_cache_is_told(url, caplog, monkeypatch):
+    """A chained URL names it further on."""
+    monkeypatch.setattr(plain_http, "_told", set())
+    plain_http.warn_once(Location.parse(url), {})
+    assert caplog.text.count("without encryption") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("s3://b/r", {"anon": True, "client_kwargs": {"verify": False, "endpoint_url": "https://minio5.example"}}),
+        ("https://files.example/run", {"ssl": False}),
+        ("https://files.example/run", {"client_kwargs": {"connector_kwargs": {"verify_ssl": False}}}),
+    ],
+)
+def test_a_certificate_that_nobody_looks_at_is_told(url, options, caplog, monkeypatch):
+    """It encrypts, to whoever answers."""
+    monkeypatch.setattr(plain_http, "_told", set())
+    _ = open_store(Location.parse(url), options).server
+    assert caplog.text.count("without a look at its certificate") == 1

@@ -108,7 +108,7 @@ def test_the_key_may_come_from_the_environment(folder, monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY)
     assert Run(folder).best.id == "id0"
     with pytest.raises(SignatureError):
-        Run(folder, signing_key="other").best  # noqa: B018
+        Run(folder, signing_key="another-key-of-sixteen").best  # noqa: B018
     monkeypatch.setenv(VARIABLE, "")
     with pytest.raises(SignatureError, match="empty"):
         Run(folder)
@@ -134,7 +134,7 @@ def test_an_unsigned_run_is_refused_until_somebody_signs_it(tmp_path, monkeypatc
     save(Run(folder), 0, 0.5)
     with pytest.raises(SignatureError, match="remote-ckpt sign"):
         Run(folder, signing_key=KEY).best  # noqa: B018
-    for key in (KEY, "the next one"):
+    for key in (KEY, "the next one, as long"):
         monkeypatch.setenv(VARIABLE, key)
         assert CliRunner().invoke(app, ["sign", str(folder)]).exit_code == 0
         assert Run(folder).best.id == "id0"
@@ -216,7 +216,7 @@ OBJECTS = st.dictionaries(st.text(st.characters(codec="utf-8")), JSON, max_size=
 @given(OBJECTS, OBJECTS)
 def test_only_what_says_the_same_has_the_same_signature(one, other):
     """Whatever a manifest says, also in fields that nobody knows yet."""
-    signer = Signer.of(b"k")
+    signer = Signer.of(KEY)
     one.pop(FIELD, None)
     other.pop(FIELD, None)
     signed = signer.sign(json.dumps(one).encode(), "url")
@@ -226,3 +226,11 @@ def test_only_what_says_the_same_has_the_same_signature(one, other):
     if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
         with pytest.raises(SignatureError):
             signer.verify(forged, "url")
+
+
+@pytest.mark.parametrize("key", ["secret", b"\x00" * 15, "0123456789abcde"])
+def test_a_key_that_can_be_guessed_is_refused(folder, key):
+    """The manifest is there to try keys on; the error holds how to make one, and not the key."""
+    with pytest.raises(SignatureError, match="openssl rand -hex 32") as caught:
+        Run(folder, signing_key=key)
+    assert str(key) not in str(caught.value)

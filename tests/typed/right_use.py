@@ -44,7 +44,7 @@ def train(model: object) -> None:
 
 
 def look(model: object) -> None:
-    run = Run("s3://bucket/run", storage_options={"profile": "me"}, signing_key="secret")
+    run = Run("s3://bucket/run", storage_options={"profile": "me"}, signing_key="sixteen bytes and more")
     assert_type(run.best, Checkpoint | None)
     assert_type(run.find("latest"), Checkpoint)
     assert_type(run.find(3).score, float | None)

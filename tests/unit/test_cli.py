@@ -260,3 +260,17 @@ def test_ctrl_c_ends_with_130_and_a_short_message():
     assert process.returncode == 130
     assert told.splitlines()[-1].startswith("remote-ckpt: interrupted.")
     assert "Traceback" not in told
+
+
+def test_a_traceback_cannot_steer_the_terminal(run):
+    """With --debug an error is shown as Python shows it; what a bucket named is not obeyed."""
+    (Path(run.url) / "manifest.json").write_text('{"format": 1, "series": {"\x1b]0;owned\x07": "\x9b2J"}}')
+    for url in (run.url, f"{run.url}/\x1b[2J"):
+        done = subprocess.run([sys.executable, "-m", "remote_ckpt.cli", "ls", url, "--debug"], capture_output=True)
+        assert (done.returncode, "Traceback" in done.stderr.decode()) == (1, True)
+        assert all(char.isprintable() or char == "\n" for char in done.stderr.decode())
+
+
+def test_our_errors_hold_no_control_characters():
+    """In a traceback too, outside of the command line."""
+    assert str(LocationError("a\x1b[2Jb\x9bc\nd")) == "a\ufffd[2Jb\ufffdc\nd"

@@ -226,3 +226,16 @@ def test_a_track_begins_anew_where_the_series_is_judged_by_another_metric():
     logs = {"val_accuracy": 0.25}
     (news,) = track.look(changed.with_checkpoint(checkpoint(9, 0.25, logs=logs)))
     assert news.improved
+
+
+def test_the_signing_key_is_not_handed_on(tmp_path, monkeypatch):
+    """A program that looks at a checkpoint need not be able to sign one."""
+    key = "0123456789abcdef-not-yours"
+    monkeypatch.setenv("REMOTE_CKPT_SIGNING_KEY", key)
+    commit(tmp_path / "run", 0.5)  # signed
+    show = tmp_path / "show.py"
+    show.write_text("import os, pathlib\npathlib.Path('seen').write_text(repr(dict(os.environ)))\n")
+    command = [sys.executable, "-m", "remote_ckpt.cli", "watch", str(tmp_path / "run"), "--once"]
+    subprocess.run([*command, "--exec", f"{sys.executable} {show}"], cwd=tmp_path, check=True, capture_output=True)
+    assert "REMOTE_CKPT_FILE" in (tmp_path / "seen").read_text()
+    assert key not in (tmp_path / "seen").read_text()

@@ -189,3 +189,27 @@ def test_fields_that_can_be_nan_are_fine_where_a_save_may_be_urgent(name):
 def test_a_template_tells_the_keys_that_it_can_have_made(template, key, can):
     """A sweep aborts the uploads to these, and to no others."""
     assert Template(template).may_have_made(key) is can
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{epoch:0200000000d}.keras",
+        "{epoch.__class__.__init__.__globals__}.keras",
+        "{epoch[0]}.keras",
+        "{loss:.999999f}.keras",
+        "{loss:{epoch}}.keras",
+        "{epoch:>4000}.keras",
+        "w" * 3000 + "{epoch}.keras",
+    ],
+)
+def test_a_template_is_data_and_no_program(text):
+    """It may come from a manifest that nobody vouches for."""
+    with pytest.raises(LocationError, match="cannot be used"):
+        Template(text)
+
+
+@pytest.mark.parametrize("text", ["{epoch:02d}", "{val_loss:.4f}", "{loss:+010.3e}", "{acc:.1%}", "{a b:>12}", "{x!r}"])
+def test_the_formats_that_people_use_stay(text):
+    """Widths, precisions, signs."""
+    assert Template(f"{text}.keras").fields

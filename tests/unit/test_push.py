@@ -258,3 +258,16 @@ def test_push_to_a_bucket(get_server, prefix, tmp_path, file):
     record = run.push(file, score=0.5)
     assert run.best == record
     assert run.pull(to=tmp_path / "back.weights.h5").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["{epoch:0200000000d}.weights.h5", "{epoch.__class__.__mro__}.weights.h5"])
+def test_a_series_name_from_the_bucket_is_not_evaluated(file, tmp_path, name):
+    """Whoever may write to the bucket names series; a push formatted such a name."""
+    run = Run(tmp_path / "named")
+    seal(spool := Spool(run.location), 0, 0.5)
+    spool.close()
+    run.recover()
+    manifest = tmp_path / "named" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(TEMPLATE, name))
+    with pytest.raises(LocationError, match="cannot be used"):
+        run.push(file, score=0.25)

@@ -177,3 +177,33 @@ def test_what_type_checkers_know_is_what_is_taken():
     assert set(RunOptions.__annotations__) == set(inspect.signature(Run.__init__).parameters) - {"self", "url"}
     scored = {field.name for field in dataclasses.fields(SeriesOptions)} - {"monitor", "mode"}
     assert set(WriterOptions.__annotations__) == scored | {"spool_limit"}
+
+
+def test_a_pull_into_a_folder_overwrites_nothing(tmp_path):
+    """The name comes from the bucket; a file that the user names is the user's to replace."""
+    run = fill(tmp_path / "run", 0.5)
+    there = tmp_path / "here" / "w-00.weights.h5"
+    there.parent.mkdir()
+    there.write_text("mine")
+    with pytest.raises(LocationError, match="exists already, and was not overwritten"):
+        run.pull("best", to=there.parent)
+    assert there.read_text() == "mine"
+    assert list(there.parent.iterdir()) == [there]
+    assert run.pull("best", to=there) == there
+    assert there.read_bytes() != b"mine"
+
+
+def test_a_pull_into_a_folder_may_be_repeated(tmp_path):
+    """The very same bytes are there already."""
+    run = fill(tmp_path / "run", 0.5)
+    assert run.pull("best", to=tmp_path) == run.pull("best", to=tmp_path)
+
+
+def test_a_pull_into_a_folder_follows_no_link(tmp_path):
+    """One that dangles would have made a file wherever it leads."""
+    run = fill(tmp_path / "run", 0.5)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "w-00.weights.h5").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LocationError):
+        run.pull("best", to=tmp_path / "here")
+    assert not (tmp_path / "elsewhere").exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import random
 import struct
 import tracemalloc
 import zipfile
@@ -506,3 +508,41 @@ class TestArchive:
             start = file.start_dir
         path.write_bytes(data[:start] + data[start:].replace(size, struct.pack("<LL", 60_000, 60_000)))
         self.refused(path, "overlap")
+
+    @pytest.mark.parametrize("located", [0, 1 << 40])
+    def test_a_large_end_record_is_held_to_the_limits_too(self, archive: Callable[..., Path], located: int) -> None:
+        """zipfile believes a zip64 record wherever one stands before its locator, whatever the small record says."""
+        path = archive()
+        data = path.read_bytes()
+        end = data.rindex(b"PK\x05\x06")
+        start = struct.unpack_from("<L", data, end + 16)[0]
+        large = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1 << 40, 1 << 40, 1 << 40, start)
+        locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, located or end, 1)
+        path.write_bytes(data[:end] + large + locator + data[end:])
+        self.refused(path, "members in a directory of")
+
+    def test_an_honest_large_end_record_passes(self, archive: Callable[..., Path]) -> None:
+        """Archives above 4 GiB have one."""
+        path = archive()
+        data = path.read_bytes()
+        end = data.rindex(b"PK\x05\x06")
+        count, length, start = struct.unpack_from("<10xHLL", data, end)
+        large = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, length, start)
+        path.write_bytes(data[:end] + large + struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1) + data[end:])
+        check_keras_archive(path)
+
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_a_mutated_archive_is_refused_by_our_error_or_passes(
+        self, archive: Callable[..., Path], compression: int
+    ) -> None:
+        """Never by an error of zipfile, zlib or struct."""
+        path = archive({}, compression)
+        data, chance = path.read_bytes(), random.Random(7)
+        for _ in range(600):
+            mutated = bytearray(data)
+            for _ in range(chance.choice((1, 2, 8))):
+                near = chance.choice((len(mutated), 400))
+                mutated[-1 - chance.randrange(near)] = chance.randrange(256)
+            path.write_bytes(mutated)
+            with contextlib.suppress(CorruptCheckpointError):
+                check_keras_archive(path)

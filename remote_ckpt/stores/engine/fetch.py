@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 import os
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from remote_ckpt import retry
 from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, SpoolError, SpoolFullError
 from remote_ckpt.stores.base import MIB, Landing, ObjectInfo, Progress, Transfer, Version
+from remote_ckpt.stores.engine.answers import PATIENCE, NoStoreError
 from remote_ckpt.stores.engine.disk import Disk, write_range
 from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range, plan_download
@@ -25,6 +28,7 @@ Sink = Callable[[Sequence[bytes]], Awaitable[None]]
 Get = Callable[[Range, Sink], Awaitable[None]]
 """Gives exactly the bytes of a range to a sink, always of the same version of the object."""
 
+_TRICKLE = 512  # bytes per second; 64 ranges at once have more on the slowest link that a run can live on
 _BATCH = MIB  # bytes: large enough to be worth a thread's while, small enough for its memory to be used again at once
 
 
@@ -114,10 +118,17 @@ class Download:
             raise _local(exc, self.target) from exc
 
 
-async def pour(chunks: AsyncIterable[bytes], sink: Sink, pace: Pace) -> int:
-    """Give chunks as they arrive to `sink`, in batches, at a pace; return how many bytes there were."""
+async def pour(chunks: AsyncIterable[bytes], sink: Sink, pace: Pace, limit: int) -> int:
+    """Give chunks as they arrive to `sink`, in batches, at a pace; return how many bytes there were.
+
+    Raises:
+        NoStoreError: There are more than `limit`. None beyond it is given.
+        asyncio.TimeoutError: They trickle.
+    """
     total, waiting, pieces = 0, 0, list[bytes]()
-    async for chunk in chunks:
+    async for chunk in _in_time(chunks):
+        if total + len(chunk) > limit:
+            raise NoStoreError(f"more than {limit} bytes came")
         await pace.spend(len(chunk))
         pieces.append(chunk)
         total, waiting = total + len(chunk), waiting + len(chunk)
@@ -127,6 +138,26 @@ async def pour(chunks: AsyncIterable[bytes], sink: Sink, pace: Pace) -> int:
     if pieces:
         await sink(pieces)
     return total
+
+
+async def _in_time(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield chunks while enough of them come; the time that is spent on what was yielded does not count.
+
+    A session's own timeout is for one read, and a byte now and then would satisfy it for ever.
+    """
+    iterator, waited, came = aiter(chunks), 0.0, 0
+    while True:
+        begun = time.monotonic()
+        try:
+            chunk = await anext(iterator)
+        except StopAsyncIteration:
+            return
+        waited, came = waited + time.monotonic() - begun, came + len(chunk)
+        if waited > PATIENCE:
+            if came < _TRICKLE * waited:
+                raise asyncio.TimeoutError(f"{came} bytes came in {waited:.0f} s")
+            waited, came = 0.0, 0
+        yield chunk
 
 
 def collect(pieces: list[bytes]) -> Sink:

@@ -9,6 +9,9 @@ import threading
 
 import aiohttp
 
+from remote_ckpt.stores.engine.answers import NoStoreError
+from remote_ckpt.urls import redact
+
 FOREIGN = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 """What aiohttp and the system raise when there is no answer."""
 
@@ -34,12 +37,18 @@ def is_not_trusted(error: BaseException) -> bool:
     return isinstance(innermost(error), (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError))
 
 
+def no_store(error: BaseException) -> str | None:
+    """Return why what answered is no store, if that is what happened."""
+    cause = innermost(error)
+    return str(cause) if isinstance(cause, NoStoreError) else None
+
+
 def is_too_late(error: BaseException) -> bool:
     """Return whether the interpreter is shutting down: then names are no longer resolved, and trying again is vain."""
     return isinstance(innermost(error), RuntimeError) and not threading.main_thread().is_alive()
 
 
 def describe(error: BaseException) -> str:
-    """Return the innermost error in a few words."""
+    """Return the innermost error in a few words, without secrets of a URL in it."""
     cause = innermost(error)
-    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+    return redact(f"{type(cause).__name__}: {cause}") if str(cause) else type(cause).__name__

@@ -20,7 +20,14 @@ from remote_ckpt.errors import (
     StoreError,
     TransientError,
 )
-from remote_ckpt.stores.engine.network_errors import FOREIGN, describe, is_not_trusted, is_too_late, never_arrived
+from remote_ckpt.stores.engine.network_errors import (
+    FOREIGN,
+    describe,
+    is_not_trusted,
+    is_too_late,
+    never_arrived,
+    no_store,
+)
 
 # https://cloud.google.com/storage/docs/json_api/v1/status-codes
 _BUSY = {"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"}
@@ -85,6 +92,8 @@ def unanswered(error: Exception, doing: str, url: str, *, changes: bool) -> Stor
         return CredentialsExpiredError(f"{head}the credentials have expired ({error}).")
     if is_too_late(error):
         return StoreError(f"{head}the interpreter is shutting down.")
+    if reason := no_store(error):
+        return InvalidRequestError(f"{head}{reason}. Is that the right endpoint?")
     if is_not_trusted(error):
         return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({describe(error)}).")
     if never_arrived(error):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from remote_ckpt.errors import ObjectNotFoundError, TransientError
 from remote_ckpt.stores.base import Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
+from remote_ckpt.stores.engine.answers import time_for
 from remote_ckpt.stores.engine.body import Content, InMemory, PartBody
 from remote_ckpt.stores.engine.fetch import Sink, collect
 from remote_ckpt.stores.engine.pace import Pace
@@ -29,16 +31,35 @@ def condition(expect: Version | Expect) -> dict[str, str]:
 
 
 def as_object(session: GcsSession, resource: dict[str, Any]) -> ObjectInfo:
-    """Return our view of an object's resource."""
-    updated = resource.get("updated")
-    return ObjectInfo(
-        str(resource["name"])[len(session.prefix) :],
-        int(resource["size"]),
-        Version(str(resource["generation"])),
-        crc32c=resource.get("crc32c"),
-        modified=datetime.fromisoformat(str(updated).replace("Z", "+00:00")) if updated else None,
-        owner=owner_in(resource.get("metadata")),
-    )
+    """Return our view of an object's resource.
+
+    Raises:
+        TransientError: It lacks what every resource has; it was damaged on its way, or somebody else answers.
+    """
+    try:
+        updated = resource.get("updated")
+        return ObjectInfo(
+            str(resource["name"])[len(session.prefix) :],
+            int(resource.get("size", 0)),  # some emulators leave it out for empty objects
+            version_of(session, resource),
+            crc32c=resource.get("crc32c"),
+            modified=datetime.fromisoformat(str(updated).replace("Z", "+00:00")) if updated else None,
+            owner=owner_in(resource.get("metadata")),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as exc:
+        raise TransientError(f"What was said of {session.name('')} was damaged on its way ({exc!r}).") from exc
+
+
+def version_of(session: GcsSession, answer: Mapping[str, Any]) -> Version:
+    """Return the generation that an answer tells.
+
+    Raises:
+        TransientError: It tells none.
+    """
+    found = answer.get("generation") or answer.get("X-Goog-Generation")
+    if found is None:
+        raise TransientError(f"What was said of {session.name('')} was damaged on its way (no generation).")
+    return Version(str(found))
 
 
 def enclose(
@@ -71,7 +92,7 @@ async def put(
     """Write a small object in one request; the service compares the checksum."""
     body, kind = enclose(session, key, InMemory(data), encode(crc32c(data)), Pace(None), owner)
     answer = await session.send(body, kind, "write", key, **condition(expect))
-    return Version(str(answer["generation"]))
+    return version_of(session, answer)
 
 
 async def look(session: GcsSession, key: str) -> ObjectInfo:
@@ -87,7 +108,10 @@ async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Versio
     """
     pieces: list[bytes] = []
     try:
-        headers, _ = await session.download("read", key, collect(pieces), pace=Pace(None), headers={}, limit=limit)
+        reading = session.download("read", key, collect(pieces), pace=Pace(None), headers={}, limit=limit)
+        headers, _ = await asyncio.wait_for(reading, time_for(limit))
+    except asyncio.TimeoutError as exc:
+        raise TransientError(f"Cannot read {session.name(key)}: the answer trickles, and was given up.") from exc
     except ObjectNotFoundError:
         await session.require_bucket()
         raise
@@ -95,7 +119,7 @@ async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Versio
     told = ",".join(headers.getall("X-Goog-Hash", ()))
     if "crc32c=" in told and f"crc32c={encode(crc32c(data))}" not in told:
         raise TransientError(f"Cannot read {session.name(key)}: it was damaged on its way (crc32c).")
-    return data, Version(str(headers["X-Goog-Generation"]))
+    return data, version_of(session, headers)
 
 
 async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
@@ -157,5 +181,6 @@ async def list_page(session: GcsSession, prefix: str, token: str) -> tuple[list[
     """Return one page of a listing, and the token of the next; empty at the end."""
     more = {"pageToken": token} if token else {}
     answer = await session.call("GET", session.bucket_path, "list", "", prefix=session.prefix + prefix, **more)
-    items = [as_object(session, item) for item in answer.get("items", ()) if not item["name"].endswith("/")]
+    found = (item for item in answer.get("items", ()) if not str(item.get("name", "")).endswith("/"))
+    items = [as_object(session, item) for item in found]
     return items, str(answer.get("nextPageToken") or "")

@@ -21,9 +21,11 @@ from fsspec.config import conf
 from gcsfs.core import GCSFileSystem
 from yarl import URL
 
-from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, RemoteCkptError
+from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, RemoteCkptError, TransientError
 from remote_ckpt.location import Location
+from remote_ckpt.stores import plain_http
 from remote_ckpt.stores.engine import bridge
+from remote_ckpt.stores.engine.answers import IDENTITY, Careful, told
 from remote_ckpt.stores.engine.body import PartBody
 from remote_ckpt.stores.engine.fetch import Sink, pour
 from remote_ckpt.stores.engine.pace import Pace
@@ -49,6 +51,7 @@ class GcsSession:
         self._options = {**conf.get("gs", {}), **conf.get("gcs", {}), **storage_options}
         self._watched: aiohttp.ClientSession | None = None
         self._fs = self._open()
+        plain_http.warn_of(self.endpoint)
         self.bucket, key, _ = self._fs.split_path(self._fs._strip_protocol(location.root))
         self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
 
@@ -96,8 +99,7 @@ class GcsSession:
         data = None if json_body is None else json.dumps(json_body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         async with self._request(method, path, doing, key, query, headers, data) as answer:
-            contents: dict[str, Any] = json.loads(await answer.read() or b"{}")
-        return contents
+            return self._told(await answer.read() or b"{}", key)
 
     async def send(self, body: PartBody, content_type: str, doing: str, key: str, **query: Any) -> dict[str, Any]:
         """Insert an object in one request, whose multipart body already holds its name."""
@@ -105,8 +107,7 @@ class GcsSession:
         headers = {"Content-Type": content_type}
         query = {"uploadType": "multipart", **query}
         async with self._request("POST", path, doing, key, query, headers, body) as answer:
-            contents: dict[str, Any] = json.loads(await answer.read())
-        return contents
+            return self._told(await answer.read(), key)
 
     async def download(
         self, doing: str, key: str, sink: Sink, *, pace: Pace, headers: dict[str, str], limit: int, **query: Any
@@ -123,7 +124,21 @@ class GcsSession:
                     f"Cannot {doing} {self.name(key)}: it has {answer.content_length} bytes, "
                     f"and at most {limit} are read at once."
                 )
-            return answer.headers, await pour(answer.content.iter_chunked(_CHUNK), sink, pace)
+            return answer.headers, await pour(answer.content.iter_chunked(_CHUNK), sink, pace, limit)
+
+    def _told(self, body: bytes, key: str) -> dict[str, Any]:
+        """Return the fields of an answer that was a success.
+
+        Raises:
+            TransientError: It is not JSON, or holds no fields: a proxy's page, say.
+        """
+        try:
+            contents = told(json.loads(body), self.name(key))
+        except (ValueError, RecursionError) as exc:
+            raise TransientError(f"What was said of {self.name(key)} is not JSON ({type(exc).__name__}).") from exc
+        if not isinstance(contents, dict):
+            raise TransientError(f"What was said of {self.name(key)} holds no fields.")
+        return contents
 
     def reconnect(self) -> None:
         """Start afresh: credentials are looked for again."""
@@ -153,7 +168,8 @@ class GcsSession:
             signed = await asyncio.to_thread(fs._get_headers, headers)  # may fetch a new token, and waits for it
             url = URL(f"{fs._location}{path}?{urlencode(fs._get_params(query))}", encoded=True)
             timeout = fs.requests_timeout or _TIMEOUT
-            async with session.request(method, url, headers=signed, data=data, timeout=timeout) as answer:
+            asked = Careful(session).request(method, url, headers={**signed, **IDENTITY}, data=data, timeout=timeout)
+            async with await asked as answer:
                 if answer.status >= 300:
                     of_bucket = path.removeprefix("/upload") == self.bucket_path
                     contents = await answer.read()
@@ -187,7 +203,12 @@ class GcsSession:
     def _open(self) -> GCSFileSystem:
         try:
             return GCSFileSystem(
-                **{"use_listings_cache": False, **self._options, "skip_instance_cache": True},
+                **{
+                    "use_listings_cache": False,
+                    **self._options,
+                    "skip_instance_cache": True,
+                    "session_kwargs": {**(self._options.get("session_kwargs") or {}), "auto_decompress": False},
+                },
             )
         except Exception as exc:
             raise unanswered(exc, "reach", self._location.name, changes=False) from exc

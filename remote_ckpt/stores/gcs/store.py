@@ -10,7 +10,7 @@ from typing import Any
 
 from remote_ckpt.errors import ObjectNotFoundError
 from remote_ckpt.location import Location
-from remote_ckpt.stores import probe_cache
+from remote_ckpt.stores import identity, probe_cache
 from remote_ckpt.stores.base import (
     Base,
     Capabilities,
@@ -47,6 +47,11 @@ class GcsStore(ObjectStore):
         self._transfer = transfer or Transfer()
         self._disk = Disk()
         self._pace = Pace(self._transfer.max_bandwidth)
+
+    @property
+    def server(self) -> str:
+        """The endpoint as gcsfs resolved it."""
+        return identity.of_url(self._session.endpoint)
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """Get an object unless it is too large."""
@@ -172,7 +177,7 @@ class GcsStore(ObjectStore):
 
     @property
     def _place(self) -> str:
-        return f"gs {self._session.endpoint} {self._session.bucket}"
+        return f"gs {self.server} {self._session.bucket}"
 
     async def _fetch(self, key: str, download: Download) -> None:
         info = await objects.look(self._session, key)

@@ -9,6 +9,7 @@ from typing import Any
 
 from remote_ckpt.errors import InvalidRequestError
 from remote_ckpt.stores.base import MIB, ObjectInfo
+from remote_ckpt.stores.engine.answers import FieldMissingError
 from remote_ckpt.stores.engine.plan import Range, evenly
 from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.s3 import objects, uploads
@@ -49,7 +50,7 @@ async def _in_parts(session: S3Session, target: str, parts: Sequence[Range], ori
         await uploads.complete(session, target, upload_id, ordered, crc=None, create_only=False)
     except BaseException as exc:
         await asyncio.shield(uploads.abort(session, target, upload_id))
-        if isinstance(exc, InvalidRequestError):
+        if isinstance(exc, (InvalidRequestError, FieldMissingError)):
             return False
         raise
     return True

@@ -19,7 +19,15 @@ from remote_ckpt.errors import (
     StoreFullError,
     TransientError,
 )
-from remote_ckpt.stores.engine.network_errors import FOREIGN, describe, is_not_trusted, is_too_late, never_arrived
+from remote_ckpt.stores.engine.network_errors import (
+    FOREIGN,
+    describe,
+    is_not_trusted,
+    is_too_late,
+    never_arrived,
+    no_store,
+)
+from remote_ckpt.urls import redact
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what MinIO, Ceph and R2 add to it
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
@@ -35,7 +43,7 @@ _NOT_APPLIED = {
 }  # 503 alone may come from a proxy that lost the answer
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
 _CUT = {"RequestTimeout", "RequestTimeTooLong"}
-_REGION = {"PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException", "301", "307"}
+_REGION = {"PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException"}
 
 _PERMISSIONS = {
     "get_object": "s3:GetObject",
@@ -81,12 +89,14 @@ def translate(error: Exception, method: str, doing: str, url: str) -> StoreError
         return CredentialsExpiredError(f"{head}the sign-in has expired. Sign in again ('aws sso login').")
     if is_too_late(error):
         return StoreError(f"{head}the interpreter is shutting down.")
+    if reason := no_store(error):
+        return InvalidRequestError(f"{head}{reason}. Is that the right endpoint?")
     if is_not_trusted(error):
         return InvalidRequestError(f"{head}the server's TLS certificate is not trusted ({describe(error)}).")
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError, *FOREIGN)):
         return _unanswered(error, method, head)
     if isinstance(error, (boto.BotoCoreError, ValueError, TypeError, KeyError)):
-        return InvalidRequestError(f"{head}{error}. Check the URL and `storage_options`.")
+        return InvalidRequestError(f"{head}{redact(str(error))}. Check the URL and `storage_options`.")
     return _unanswered(error, method, head)
 
 
@@ -124,7 +134,7 @@ def _by_status(status: int, code: str, method: str, head: str, told: str) -> Sto
         return TransientError(f"{head}the service gave up ({told}).")
     if status >= 500 and status != 501:
         return _lost(method)(f"{head}the service failed ({told}).")
-    if code in _REGION or status in (301, 307):
+    if code in _REGION or 300 <= status < 400:
         return InvalidRequestError(
             f"{head}the bucket is in another region ({told}). Pass "
             "storage_options={'client_kwargs': {'region_name': …}}, or set AWS_DEFAULT_REGION."

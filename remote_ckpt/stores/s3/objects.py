@@ -18,6 +18,7 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
+from remote_ckpt.stores.engine.answers import time_for
 from remote_ckpt.stores.engine.body import InMemory, PartBody
 from remote_ckpt.stores.engine.fetch import Sink, collect, pour
 from remote_ckpt.stores.engine.pace import Pace
@@ -109,19 +110,12 @@ async def head(session: S3Session, key: str) -> ObjectInfo:
     answer = await session.call("head_object", "look at", key, ChecksumMode="ENABLED")
     return ObjectInfo(
         key,
-        int(_told(answer, "ContentLength", session.name(key))),
-        Version(str(_told(answer, "ETag", session.name(key)))),
+        int(answer["ContentLength"]),
+        Version(str(answer["ETag"])),
         crc32c=_whole(answer),
         modified=answer.get("LastModified"),
         owner=owner_in(answer.get("Metadata")),
     )
-
-
-def _told(answer: dict[str, Any], name: str, where: str) -> Any:
-    """Return what every answer has, unless its headers were damaged on their way."""
-    if name not in answer:
-        raise TransientError(f"What was said of {where} was damaged on its way (no {name}).")
-    return answer[name]
 
 
 def _whole(answer: dict[str, Any]) -> str | None:
@@ -138,15 +132,20 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
         TransientError: They were damaged on their way; a manifest would be written back with the damage.
     """
     answer = await session.call("get_object", "read", key, ChecksumMode="ENABLED")
-    size = int(_told(answer, "ContentLength", session.name(key)))
-    version = Version(str(_told(answer, "ETag", session.name(key))))
-    if size > limit:
-        answer["Body"].close()
-        raise InvalidRequestError(
-            f"Cannot read {session.name(key)}: it has {size} bytes, and at most {limit} are read at once."
-        )
     pieces: list[bytes] = []
-    await _drain(session, "read", key, answer, size, Pace(None), collect(pieces))
+    try:
+        size = int(answer["ContentLength"])
+        version = Version(str(answer["ETag"]))
+        if size > limit:
+            raise InvalidRequestError(
+                f"Cannot read {session.name(key)}: it has {size} bytes, and at most {limit} are read at once."
+            )
+        read = _drain(session, "read", key, answer, size, Pace(None), collect(pieces))
+        await asyncio.wait_for(read, time_for(size))
+    except asyncio.TimeoutError as exc:
+        raise translate(exc, "get_object", "read", session.name(key)) from exc
+    finally:
+        answer["Body"].close()
     data = b"".join(pieces)
     if (told := _whole(answer)) is not None and told != encode(crc32c(data)):
         raise TransientError(f"Cannot read {session.name(key)}: it was damaged on its way (crc32c).")
@@ -165,7 +164,7 @@ async def _drain(
 ) -> None:
     body = answer["Body"]
     try:
-        arrived = await pour(body.iter_chunks(_CHUNK), sink, pace)
+        arrived = await pour(body.iter_chunks(_CHUNK), sink, pace, size)
     except RemoteCkptError:
         raise
     except FlexibleChecksumError as exc:  # botocore compares too, where the package awscrt is installed
@@ -183,13 +182,13 @@ async def list_page(session: S3Session, prefix: str, more: dict[str, Any]) -> tu
     answer = await session.call("list_objects_v2", "list", "", Prefix=session.prefix + prefix, **more)
     found = [
         ObjectInfo(
-            item["Key"][len(session.prefix) :],
-            int(item["Size"]),
-            Version(str(item["ETag"])),
+            str(item["Key"])[len(session.prefix) :],
+            int(item.get("Size", 0)),  # some servers leave it out for empty objects
+            Version(str(item.get("ETag", ""))),
             modified=item.get("LastModified"),
         )
         for item in answer.get("Contents", ())
-        if not item["Key"].endswith("/")  # the empty objects with which consoles draw folders
+        if not str(item.get("Key", "")).endswith("/")  # the empty objects with which consoles draw folders
     ]
     token = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
     return found, {"ContinuationToken": token} if token else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -14,7 +13,9 @@ import s3fs
 
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.location import Location
+from remote_ckpt.stores import identity, plain_http
 from remote_ckpt.stores.engine import bridge
+from remote_ckpt.stores.engine.answers import Careful, told
 from remote_ckpt.stores.owners import metadata_of
 from remote_ckpt.stores.s3.errors import translate
 
@@ -49,6 +50,8 @@ class S3Session:
         """Take a run's location and s3fs's own arguments; nothing is sent."""
         self._location = location
         self._options = _merge_options(storage_options)
+        self._server: str | None = None
+        self._prepared: Any = None
         self._fs = self._open()
         path = self._fs._strip_protocol(location.root)
         self.bucket, key, _ = self._fs.split_path(path)
@@ -59,10 +62,16 @@ class S3Session:
         self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
 
     @property
-    def endpoint(self) -> str:
-        """Where requests go, for telling services apart; "aws" when s3fs decides by region."""
-        kwargs = self._options.get("client_kwargs") or {}
-        return str(self._options.get("endpoint_url") or kwargs.get("endpoint_url") or _environment_endpoint() or "aws")
+    def server(self) -> str:
+        """Where requests go, as the client resolved it from options, environment and profile; makes no request.
+
+        Raises:
+            StoreError: The client cannot be made: no such profile, say.
+        """
+        if self._server is None:
+            client = self.run(self._client("reach", ""))
+            self._server = identity.of_s3(client.meta.endpoint_url, client.meta.partition)
+        return self._server
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that calls this session, from a thread of the caller's."""
@@ -84,7 +93,7 @@ class S3Session:
         with_bucket = {"Bucket": self.bucket, **arguments}
         fs, begun = self._fs, time.monotonic()
         try:
-            _expect_nothing(await fs.set_session())
+            await self._client(doing, key)
             answer: dict[str, Any] = await fs._call_s3(method, **with_bucket)
             self._note_time(method, begun)
         except RemoteCkptError:
@@ -94,7 +103,22 @@ class S3Session:
             if isinstance(error, ObjectNotFoundError):  # an answer like any other
                 self._note_time(method, begun)
             raise error from exc
-        return answer
+        fields: dict[str, Any] = told(answer, self.name(key))
+        return fields
+
+    async def _client(self, doing: str, key: str) -> Any:
+        """Return botocore's client, made on first use; credentials are looked for then."""
+        try:
+            client = await self._fs.set_session()
+        except Exception as exc:
+            raise translate(exc, "open", doing, self.name(key)) from exc
+        if client is not self._prepared:
+            http = client._endpoint.http_session
+            _expect_nothing(client)
+            _be_careful(http)
+            plain_http.warn_of(client.meta.endpoint_url, verified=getattr(http, "_verify", True) is not False)
+            self._prepared = client
+        return client
 
     def _note_time(self, method: str, begun: float) -> None:
         if method == "head_object":
@@ -113,7 +137,7 @@ class S3Session:
 
     def reconnect(self) -> None:
         """Start afresh: credentials are looked for again. Requests under way end on the old session."""
-        self._fs = self._open()
+        self._fs, self._server = self._open(), None
 
     def close(self) -> None:
         """Close the connections."""
@@ -139,6 +163,23 @@ def _merge_options(options: dict[str, Any]) -> dict[str, Any]:
     return {"use_listings_cache": False, **given, "config_kwargs": config, "skip_instance_cache": True}
 
 
+def _be_careful(http: Any) -> None:
+    """Follow no redirect and read no endless answer.
+
+    aiohttp follows redirects to any host, with the session's token and a PUT's body. What AWS answers for a bucket of
+    another region, botocore understands by itself, and signs anew.
+    """
+    given = getattr(http, "_get_session", None)
+    if given is None or getattr(given, "is_careful", False):
+        return
+
+    async def careful(proxy_url: str | None) -> Careful:
+        return Careful(await given(proxy_url))
+
+    careful.is_careful = True  # type: ignore[attr-defined]
+    http._get_session = careful
+
+
 def _expect_nothing(client: Any) -> None:
     """Leave out botocore's "Expect: 100-continue", which costs a round trip for each part."""
 
@@ -146,7 +187,3 @@ def _expect_nothing(client: Any) -> None:
         request.headers.pop("Expect", None)
 
     client.meta.events.register("before-send.s3", without_expect, unique_id="remote_ckpt-without-expect")
-
-
-def _environment_endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

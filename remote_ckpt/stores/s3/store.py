@@ -55,6 +55,11 @@ class S3Store(ObjectStore):
         self._disk = Disk()
         self._pace = Pace(self._transfer.max_bandwidth)
 
+    @property
+    def server(self) -> str:
+        """The endpoint as botocore resolved it; one name for all of AWS's in a partition."""
+        return self._session.server
+
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
         """Get an object unless it is too large."""
         return self._session.run(objects.read(self._session, key, limit))
@@ -179,7 +184,7 @@ class S3Store(ObjectStore):
 
     @property
     def _place(self) -> str:
-        return f"s3 {self._session.endpoint} {self._session.bucket}"
+        return f"s3 {self._session.server} {self._session.bucket}"
 
     def _put(self, key: str, data: bytes, expect: Version | Expect) -> Version:
         return self._session.run(objects.put(self._session, key, data, encode(crc32c(data)), expect))
