@@ -1,6 +1,6 @@
-"""Keep the best Keras checkpoint in a bucket, without stopping training, without losing one.
+"""Keep the best Keras checkpoint in a bucket, without stopping training, without losing a checkpoint.
 
-Importing this package imports neither Keras nor a cloud's library; what needs them loads them on first use.
+Importing this package imports neither Keras nor a cloud's library. They are imported on first use.
 """
 
 from __future__ import annotations

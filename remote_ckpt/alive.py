@@ -1,10 +1,11 @@
-"""Whose a folder in the spool is, and whether that process is alive.
+"""Find out the owner of a folder in the spool, and whether the owner is alive.
 
-On one machine a lock shows it, also to other containers of the same host name: the kernel drops it when its holder
-dies. On a disk that several machines mount, a lock may not reach the others (NFS without its lock service, many FUSE
-filesystems), and to be able to take it proves nothing. So an owner also touches its lock every minute or so. Whoever
-comes from another host leaves the folder alone until that has not happened for `SILENCE`, by the filesystem's own
-clock, and then gives it a new name: of several that come at once one succeeds.
+On one machine a lock shows this, also to other containers with the same host name: the kernel releases the lock when
+the owner dies. On a disk that several machines mount, a lock may not reach the other machines (NFS without its lock
+service, many FUSE filesystems): there, being able to take the lock proves nothing. So an owner also touches its lock
+file every minute or so. A process on another host leaves the folder alone until the owner has shown no sign of life for
+`SILENCE` seconds, by the filesystem's own clock. Then it renames the folder: of several processes that try, one
+succeeds.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ BEAT = 60.0
 """Seconds between two signs of life."""
 
 SILENCE = 1800.0
-"""Seconds: thirty signs of life that did not come. A server of files may be away for minutes, and hold them all up."""
+"""Seconds without a sign of life, thirty times `BEAT`: a file server may not answer for minutes."""
 
 _LOCK, _LEFT = "lock", "left"
 NAMES = frozenset({_LOCK, _LEFT})
-"""Files in each folder that are no checkpoint's."""
+"""Files in each folder that belong to no checkpoint."""
 
 
 @dataclass(frozen=True)
 class Owned:
-    """A process's folder, and the lock that says it lives."""
+    """A process's folder, and the lock held while the process lives."""
 
     folder: Path
     lock: FileLock
@@ -42,8 +43,9 @@ class Owned:
 
     @classmethod
     def create(cls, parent: Path) -> Owned:
-        """Make a folder that is locked before anyone can see it, or another process would take it for a dead one's."""
+        """Create a folder under a hidden name, lock the folder, then give the folder a visible name."""
         name = _name()
+        # Locked under a hidden name: a visible folder without a lock would be taken for a dead process's.
         unseen = parent / f".{name}"
         unseen.mkdir(mode=0o700)
         lock = _lock(unseen)
@@ -52,24 +54,24 @@ class Owned:
 
     @classmethod
     def take(cls, folder: Path) -> Owned | None:
-        """Take a dead owner's folder; None while the owner lives, or may."""
+        """Take over a dead owner's folder; return None if the owner lives or may live."""
         local = is_local(folder)
         if not local and may_live(folder):
             return None
         lock = _lock(folder)
         try:
             lock.acquire(timeout=0)
-        except (Timeout, OSError):
+        except (Timeout, OSError):  # the owner lives, or has just removed the folder, or the disk has no locks
             return None
-        if local:
+        if local:  # the lock decides alone: of two processes of this host one gets it
             (folder / _LEFT).unlink(missing_ok=True)
             return cls(folder, lock)
         return cls._move(folder, lock)
 
     @classmethod
     def _move(cls, folder: Path, lock: FileLock) -> Owned | None:
-        """Give another host's folder a name of ours; None if somebody else was quicker."""
-        try:
+        """Rename another host's folder to a name of this process; return None if another process was quicker."""
+        try:  # two hosts may hold the lock at once; the rename is atomic, so it succeeds for one of them
             moved = folder.rename(folder.parent / _name())
             (moved / _LEFT).unlink(missing_ok=True)
         except OSError:
@@ -78,36 +80,41 @@ class Owned:
         return cls(moved, lock)
 
     def beat(self) -> None:
-        """Give a sign of life, if the last one was a while ago. Threads: any."""
+        """Touch the lock file, if the last touch was `BEAT / 2` seconds ago or more. Threads: any."""
         if time.monotonic() - self._beaten[0] >= BEAT / 2:
             self._beaten[0] = time.monotonic()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a disk that does not answer: `SILENCE` allows for missed signs
                 os.utime(self.folder / _LOCK)
 
     def leave(self, *, empty: bool) -> None:
-        """Remove the folder if nothing sealed is in it, else note that its owner is gone; then let go of the lock."""
-        if empty:
+        """Remove the folder, or mark the folder as left by the owner; then release the lock.
+
+        Args:
+            empty: Whether to remove the folder, with all that is in it.
+        """
+        if empty:  # removed before the lock is released: afterwards another process may own the folder
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # without the mark, other hosts wait for `SILENCE`
                 (self.folder / _LEFT).touch(mode=0o600)
         self.lock.release()
 
 
 def host_of(folder: Path) -> str:
-    """Return the host that a folder's name tells."""
+    """Return the host in a folder's name."""
     return folder.name.removeprefix(".").rpartition("-")[0].rpartition("-")[0]
 
 
 def is_local(folder: Path) -> bool:
-    """Return whether a folder was made by a process of this host, whose lock reaches us."""
+    """Return whether a process of this host made a folder: then the lock can be trusted."""
     return host_of(folder) == _host()
 
 
 def may_live(folder: Path) -> bool:
-    """Return whether the owner of another host's folder has shown life lately, or it cannot be told.
+    """Return whether the owner of another host's folder may live; True in case of doubt.
 
-    A file that is being written is a sign of life too: on a slow disk that takes long.
+    False if the owner has left, or has shown no sign of life for `SILENCE` seconds. A file being written is a sign of
+    life too: on a slow disk, writing takes long.
     """
     try:
         if (folder / _LEFT).exists():
@@ -115,12 +122,12 @@ def may_live(folder: Path) -> bool:
         lock = folder / _LOCK
         signs = (lock if lock.exists() else folder, *folder.glob("*.partial*"))
         return _now(folder.parent) - max(path.lstat().st_mtime for path in signs) < SILENCE
-    except OSError:
+    except OSError:  # the folder has vanished, or the disk does not answer: leave it alone
         return True
 
 
 def is_being_made(folder: Path) -> bool:
-    """Return whether the process that makes a folder, and has not locked it yet, may still live."""
+    """Return whether the creator of a hidden folder, not yet given a visible name, may live."""
     process = folder.name.rpartition("-")[0].rpartition("-")[2]
     if host_of(folder) != _host() or not process.isdecimal():
         return True
@@ -128,7 +135,7 @@ def is_being_made(folder: Path) -> bool:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it lives, and is somebody else's
+    except OSError:  # EPERM: the process lives, and belongs to another user
         pass
     return True
 
@@ -142,10 +149,11 @@ def _host() -> str:
 
 
 def _lock(folder: Path) -> FileLock:
+    # Not thread-local: one thread acquires the lock, another may release it.
     return FileLock(folder / _LOCK, mode=0o600, thread_local=False)
 
 
 def _now(parent: Path) -> float:
-    """Return the time by the clock of the filesystem, which may be a server's."""
+    """Return the time in seconds by the filesystem's clock, on a network disk the server's clock."""
     with tempfile.NamedTemporaryFile(prefix=".now-", dir=parent) as file:
         return os.fstat(file.fileno()).st_mtime

@@ -1,12 +1,13 @@
-"""What has been tried with one sealed checkpoint, noted beside it for whoever tries again.
+"""The journal of a sealed checkpoint: the uploads begun, for the process of the next attempt.
 
 ::
 
     {"tried": ["w-01.weights.h5"],      keys under which an upload may have begun
-     "made": {"key": …, …},             the object that an upload made, complete and compared, not committed yet
-     "upload": {…}}                     the store's own: how to go on with an upload that broke off
+     "made": {"key": …, …},             the object that an upload made: complete, verified, not committed yet
+     "upload": {…}}                     the store's part: how to resume an interrupted upload
 
-Each has one meaning and one writer, so that a store which has nothing more to go on with takes nothing else away.
+Each part has one meaning and is written by one side: the first two by `Publisher`, the last by the store. So a store
+that clears its own part leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _NAMES = {"tried", "made", "upload"}
 
 
 class Made(BaseModel):
-    """An object that one of our uploads made.
+    """An object made by an upload of this package.
 
     Attributes:
-        key: Under which it is.
-        version: As the store returned it.
-        time: When it was complete.
+        key: The object's key, relative to the run.
+        version: The version that the store returned.
+        time: When the upload had ended, by this machine's clock.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,9 +41,9 @@ class Made(BaseModel):
 
 @dataclass
 class Attempts:
-    """The notes about one checkpoint. They hold in this process even where the disk refuses to keep them.
+    """A checkpoint's journal in three parts. Stays valid in this process even if the disk refuses a save.
 
-    Threads: one at a time; the store's part is saved from the store's threads while its upload is waited for.
+    Threads: one at a time. The store saves its part from its own threads, while the publisher waits for the upload.
     """
 
     journal: Journal
@@ -50,16 +51,16 @@ class Attempts:
     _state: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Read what an earlier process noted."""
+        """Read the journal of an earlier process."""
         self._state = _sorted(self.journal.load())
         try:
             self.made = Made.model_validate(self._state.get("made"))
-        except ValidationError:
+        except ValidationError:  # absent, or of an unknown form: then the bytes are sent again
             self.made = None
 
     @property
     def any(self) -> bool:
-        """Whether an upload may have begun, here or in a process that died."""
+        """Whether an upload may have begun, here or in a dead process."""
         return bool(self._state)
 
     def tried(self, key: str) -> bool:
@@ -67,22 +68,22 @@ class Attempts:
         return any(one == key or one.endswith(f"/{key}") for one in self._state.get("tried", ()))
 
     def begin(self, key: str) -> None:
-        """Note, durably, that an upload to `key` begins."""
+        """Record durably, before the first request, an upload to `key`."""
         if not self.tried(key):
             self._note("tried", [*self._state.get("tried", ()), key])
 
     def forget(self, key: str) -> None:
-        """Note that what is under `key` is another writer's."""
+        """Remove `key` from the keys tried: the object there belongs to another writer."""
         self._note("tried", [one for one in self._state.get("tried", ()) if one != key])
 
     def keep(self) -> None:
-        """Note, durably, which object was made: it was not committed, and must not be sent again."""
+        """Record durably the object made but not committed, so that no bytes are sent again."""
         if self.made is not None:
             self._note("made", self.made.model_dump(mode="json"))
 
     @property
     def upload(self) -> Journal:
-        """The store's part of the notes."""
+        """The store's part of the journal."""
         return _Part(self)
 
     def _note(self, name: str, value: Any) -> None:
@@ -92,21 +93,24 @@ class Attempts:
 
 @dataclass(frozen=True)
 class _Part:
-    """The store's part, as a journal of its own."""
+    """The store's part, as a separate journal."""
 
     attempts: Attempts
 
     def load(self) -> dict[str, Any]:
-        """Return what the store saved last."""
+        """Return the state last saved by the store; empty at first."""
         return dict(self.attempts._state.get("upload", {}))
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace what the store saved last."""
+        """Replace the state last saved by the store, durably."""
         self.attempts._note("upload", dict(state))
 
 
 def _sorted(state: dict[str, Any]) -> dict[str, Any]:
-    """Return notes in their parts; version 0.1 had one field for the key, with or without the run's prefix."""
+    """Return a journal in three parts, also from the form of version 0.1.
+
+    Version 0.1 had no parts: the store's state was the whole journal, with the key, with or without the run's prefix.
+    """
     if not state:
         return {}
     if not _NAMES & state.keys():

@@ -1,8 +1,8 @@
-"""Whose fault it is that a checkpoint could not be published: its own, or the run's.
+"""Find out why a checkpoint could not be published: because of this checkpoint, or because of the run.
 
-A checkpoint that the store can never accept must not hold up those behind it; and a store that is down must not make
-each of them look unacceptable. The class of an error alone does not decide: a wrong region and a name that is too long
-are both an `InvalidRequestError`. So the run is looked at: if its manifest can be read, the fault is the checkpoint's.
+A checkpoint that the store can never accept must not hold up the others. A store that is down must not make every
+checkpoint look unacceptable. The class of the error is not enough to decide: a wrong region and a name that is too long
+both give an `InvalidRequestError`. So the manifest is read. If that succeeds, the checkpoint is to blame.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from remote_ckpt.errors import (
 _PASSES = (TransientError, CommitConflictError, CommitOutcomeUnknownError)
 _OF_THE_RUN = (BucketNotFoundError, NoCredentialsError, StoreFullError)
 _FOR_GOOD = (InvalidRequestError, LocationError, ManifestError, CredentialsExpiredError)
-"""Errors that never pass where the run itself can be read.
+"""Errors that no later attempt avoids, provided that the manifest can be read.
 
-S3 answers 400 without a reason to a HEAD, of a key that is too long as of expired credentials: hence the last of them.
+S3 answers a HEAD with 400 and no reason, both for a key that is too long and for expired credentials. That is why
+`CredentialsExpiredError` is here.
 """
 
 
 class Blame(enum.Enum):
-    """What a failure to publish one checkpoint means for the others.
+    """The meaning, for the other checkpoints, of a failure to publish a checkpoint.
 
     Attributes:
-        RUN: All would fail, or the failure will pass: wait, then try again in order.
-        UNCLEAR: Perhaps this one alone (access denied to one folder): try the others, and this one again later.
-        CHECKPOINT: This one is never accepted: try the others, and leave this one in the spool.
+        RUN: All checkpoints would fail, or the failure will pass: wait, then try again in order.
+        UNCLEAR: Perhaps only this checkpoint fails (access denied to one folder): try the others, and this again later.
+        CHECKPOINT: This checkpoint will never be accepted: try the others, and leave this in the spool.
     """
 
     RUN = enum.auto()
@@ -47,13 +48,13 @@ class Blame(enum.Enum):
 
 
 def blame(error: BaseException, committer: Committer) -> Blame:
-    """Return whose fault a failure to publish is. May ask the store, so call it without a lock."""
+    """Return the cause of a failure to publish. May read the manifest from the store: hold no lock."""
     if isinstance(error, (*_PASSES, *_OF_THE_RUN)):
         return Blame.RUN
     if not isinstance(error, _FOR_GOOD):
         return Blame.UNCLEAR
     try:
         committer.load(to_write=True)
-    except Exception:  # noqa: BLE001 - whatever keeps the manifest from being read, it is not the checkpoint
+    except Exception:  # noqa: BLE001 - the manifest cannot be read, so the checkpoint is not the cause
         return Blame.RUN
     return Blame.CHECKPOINT

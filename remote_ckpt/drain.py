@@ -1,4 +1,4 @@
-"""The end of one writer's work at the interpreter's exit, also where nobody refers to the writer any more."""
+"""Finish a writer's work at the interpreter's exit, even if nothing refers to the writer any more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from remote_ckpt.pipeline import Pipeline
 
 
 class Drain:
-    """Finishes a pipeline at exit. It holds no writer, and so no model."""
+    """A hook that finishes a pipeline at exit. Holds the pipeline but no writer, and so no model."""
 
     def __init__(self, pipeline: Pipeline):
         """Take the pipeline; nothing is registered yet."""
@@ -17,15 +17,20 @@ class Drain:
         pipeline.at_end = self.cancel
 
     def register(self) -> None:
-        """See to it that what the pipeline has is finished before the interpreter ends. Repeating is harmless."""
+        """Register the pipeline to be finished before the interpreter ends. Repeating is harmless."""
         exits.register(self)
 
     def cancel(self) -> None:
-        """Leave the exit alone: nothing is left to finish."""
+        """Remove the pipeline from the register: nothing is left to finish at exit."""
         exits.unregister(self)
 
     def close(self, timeout: float) -> None:
-        """Flush, then let the threads end and the spool be anybody's; also after an error, or Ctrl-C.
+        """Flush, end the threads and release the spool's locks. The last two happen also after an error or Ctrl-C.
+
+        Afterwards any process may take over what is left in the spool, once both threads have ended.
+
+        Args:
+            timeout: Seconds for the flush.
 
         Raises:
             DrainError: As `Pipeline.flush`.
@@ -37,21 +42,21 @@ class Drain:
             self._pipeline.stop(release=True)
 
     def drain_at_exit(self, timeout: float) -> None:
-        """Close, and report on stderr how it goes, and what was lost or is left.
+        """Close, and print on stderr the progress and the checkpoints lost or left.
 
         Raises:
-            KeyboardInterrupt: The user will not wait; `left` returns what is not done.
+            KeyboardInterrupt: The user will not wait; `left` returns which checkpoints are not in the bucket.
         """
         name = self._pipeline.spool.location.name
         if self._pipeline.pending:
             print_error(f"finishing uploads to {name} before exit (at most {timeout:.0f} s; Ctrl-C to stop)")
         try:
             self.close(timeout)
-        except DrainError as exc:
+        except DrainError as exc:  # printed: nothing that calls an exit hook would catch an error
             print_error(str(exc))
         if self._pipeline.is_news(self._pipeline.lost):
             print_error(f"a checkpoint could not be brought into {name}: {self._pipeline.lost}")
 
     def left(self) -> str:
-        """Return what is not in the bucket and where it waits, as lines for people."""
+        """Return how many checkpoints are not in the bucket and where they wait, as lines for people."""
         return self._pipeline.leftovers.told()

@@ -1,4 +1,4 @@
-"""Words about checkpoints that wait in the spool under a run's URL, and are not for the server that the run is on."""
+"""Sentences about waiting checkpoints with this run's URL, sealed for another server or for an unknown server."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from remote_ckpt.spool import Spool
 
 
 def sentences(spool: Spool) -> list[str]:
-    """Return a sentence for each other server that something waits for, and one for what has no server noted.
+    """Return a sentence for each other server with waiting checkpoints, and for checkpoints without a server.
 
     Raises:
-        StoreError: Something waits, and the run's server cannot be found out.
+        StoreError: Checkpoints wait, and the run's server cannot be found out.
     """
     counted: dict[str | None, int] = {}
     for entry in spool.elsewhere():

@@ -1,26 +1,26 @@
-"""Every error this package raises on purpose.
+"""All errors raised on purpose in this package.
 
 ::
 
     RemoteCkptError
-    ├── LocationError (ValueError)            a URL, path or filename template we cannot use
+    ├── LocationError (ValueError)            a URL, path or filename template cannot be used
     │   └── TemplateError (KeyError)          a template names a metric that was not logged
-    ├── DirectionError (ValueError)           nothing shows which way a metric is better
-    ├── ManifestError (ValueError)            manifest.json is not what it must be
+    ├── DirectionError (ValueError)           the direction of a metric is not known
+    ├── ManifestError (ValueError)            manifest.json is damaged or not valid
     │   ├── ManifestVersionError              written by a newer remote_ckpt
-    │   └── SignatureError                    not signed with our key, or signed and we have none to write with
+    │   └── SignatureError                    not signed with the given key; or signed, and no key to write with
     ├── NoCheckpointError (LookupError)       the run holds no (such) checkpoint
     ├── CorruptCheckpointError (ValueError)   bytes differ from their digest, or the file is not safe to load
     ├── ArchitectureError (ValueError)        the checkpoint has weights that the model lacks, or the reverse
     ├── SpoolError (OSError)                  the local spool cannot be used
     │   └── SpoolFullError                    the disk, or the spool's limit, is full
     ├── DrainError (TimeoutError)             flush or close ended with checkpoints not yet in the bucket
-    ├── SaveFailedError                       a background save failed; told by flush, or by on_error="raise"
+    ├── SaveFailedError                       a checkpoint was lost, or (on_error="raise") could not be published yet
     ├── WriterStateError (RuntimeError)       a writer was used before it was opened, or after it was closed
-    ├── CopyError (TypeError)                 a thing with threads and locks of its own cannot be copied or pickled
+    ├── CopyError (TypeError)                 an object with threads and locks cannot be copied or pickled
     ├── CommitConflictError                   other writers won every round until the time was up
     ├── CommitOutcomeUnknownError             the last answer was lost; the commit may have happened
-    └── StoreError                            an object store said no, or nothing
+    └── StoreError                            an object store refused, or did not answer
         ├── TransientError                    worth trying again: timeout, reset, 429, 5xx
         │   └── OutcomeUnknownError           a write whose answer was lost: look before you try again
         ├── CredentialsExpiredError           rebuild the filesystem once, then try again
@@ -32,59 +32,60 @@
         ├── StoreFullError (OSError)          the store, or the disk behind it, is full
         └── InvalidRequestError (ValueError)  the store will never accept this request
 
-Those that have an equal among Python's own errors also are that error, so that code which knows only Python does the
-right thing. `retry` decides on these classes alone, never on a text or on a foreign class.
+If Python has an error with the same meaning, the class is also a subclass of Python's error (in brackets above), so
+that code which handles only Python's errors works too. `retry` decides by these classes alone, never by the text of a
+message or by a foreign class.
 """
 
 from __future__ import annotations
 
 
 class RemoteCkptError(Exception):
-    """The root: catch it to catch whatever this package raises on purpose."""
+    """The base class of all errors raised on purpose in this package."""
 
     def __str__(self) -> str:
-        """Return the message (KeyError would quote it), as a terminal can show it.
+        """Return the message without quotes (KeyError adds quotes) and with control characters replaced.
 
-        Parts of it come from buckets and servers, and terminals obey control characters.
+        Parts of a message come from buckets and servers, and terminals obey control characters.
         """
         text = str(self.args[0]) if self.args else ""
         return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 class LocationError(RemoteCkptError, ValueError):
-    """A URL, path or filename template that cannot be used; the message says what to write instead."""
+    """A URL, path or filename template cannot be used; the message suggests a correction."""
 
 
 class TemplateError(LocationError, KeyError):
-    """A filename template names a field that is not among the logs."""
+    """A filename template has a field missing from the logs, or a format not suitable for the value."""
 
 
 class DirectionError(RemoteCkptError, ValueError):
-    """Nothing shows which way a metric is better; `mode` has to."""
+    """The direction of a metric ("min" or "max") is not known; pass `mode`."""
 
 
 class ManifestError(RemoteCkptError, ValueError):
-    """The manifest is not JSON, not a manifest, too large, or names what it must not name."""
+    """The manifest is damaged, too large or not valid, or would be after a write; or a segment is lost or damaged."""
 
 
 class ManifestVersionError(ManifestError):
-    """The manifest was written by a newer version of this package. It is never rewritten by this one."""
+    """The manifest was written by a newer version of this package; this version never changes such a manifest."""
 
 
 class SignatureError(ManifestError):
-    """The manifest is not signed with the given key; or it is signed, and there is no key to write it with."""
+    """The manifest is not signed with the given key; or a signed manifest cannot be changed without a key."""
 
 
 class NoCheckpointError(RemoteCkptError, LookupError):
-    """The run holds no checkpoint, or none that was asked for."""
+    """The run holds no checkpoint, or not the requested checkpoint."""
 
 
 class CorruptCheckpointError(RemoteCkptError, ValueError):
-    """Bytes that differ from the recorded digest, or a file that is not safe to load."""
+    """The bytes differ from the recorded digest, or the file is not safe to load."""
 
 
 class ArchitectureError(RemoteCkptError, ValueError):
-    """A model and a checkpoint that do not fit: weights would be missing on one side. The model is as it was before."""
+    """A model and a checkpoint do not fit: weights are missing on one side. The model is unchanged."""
 
 
 class SpoolError(RemoteCkptError, OSError):
@@ -100,15 +101,15 @@ class DrainError(RemoteCkptError, TimeoutError):
 
 
 class SaveFailedError(RemoteCkptError):
-    """A checkpoint was lost, or with `on_error="raise"` could not be published yet; `__cause__` says why."""
+    """A checkpoint was lost, or with `on_error="raise"` could not be published yet; `__cause__` is the reason."""
 
 
 class WriterStateError(RemoteCkptError, RuntimeError):
-    """A writer was used before it was opened, after it was closed, or in a forked process. Nothing was done."""
+    """A writer was used before opening, after closing, or in a forked process. Nothing was done."""
 
 
 class CopyError(RemoteCkptError, TypeError):
-    """A thing that has threads and locks of its own cannot be copied or pickled; the message names what can be."""
+    """An object with threads and locks cannot be copied or pickled; the message names an alternative."""
 
 
 class CommitConflictError(RemoteCkptError):
@@ -128,7 +129,7 @@ class TransientError(StoreError):
 
 
 class OutcomeUnknownError(TransientError):
-    """A write was sent and its answer was lost: it may have been applied. Look before trying again."""
+    """A write was sent and the answer was lost; the write may have been applied. Read before trying again."""
 
 
 class CredentialsExpiredError(StoreError):
@@ -136,7 +137,7 @@ class CredentialsExpiredError(StoreError):
 
 
 class PreconditionFailedError(StoreError):
-    """A conditional write was refused: the object exists, or its version is another one."""
+    """A conditional write was refused: the object exists already, or has another version."""
 
 
 class ObjectNotFoundError(StoreError, FileNotFoundError):
@@ -148,7 +149,7 @@ class BucketNotFoundError(StoreError, FileNotFoundError):
 
 
 class AccessDeniedError(StoreError, PermissionError):
-    """The store forbids it. Never to be read as "there is nothing"."""
+    """The store forbids the request. The object may exist: never treat this error as "not found"."""
 
 
 class NoCredentialsError(AccessDeniedError):
@@ -156,8 +157,8 @@ class NoCredentialsError(AccessDeniedError):
 
 
 class StoreFullError(StoreError, OSError):
-    """The store, or the disk behind it, has no room or no quota left."""
+    """The store, or the disk behind the store, has no room or no quota left."""
 
 
 class InvalidRequestError(StoreError, ValueError):
-    """The store will never accept this request as it stands."""
+    """The store will never accept this request without a change."""

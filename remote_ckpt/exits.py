@@ -1,15 +1,15 @@
-"""Nothing is left behind silently when the interpreter ends.
+"""Drain unfinished work before the interpreter ends, and print the rest.
 
-`atexit` is too late: by then `concurrent.futures` refuses new work, and an upload that needs a fresh connection fails
-with exit code 0 (measured with s3fs; s3fs#543). `threading._register_atexit` runs earlier, at the start of the
-interpreter's shutdown and in reverse order, so ours must be registered after `concurrent.futures.thread` has
-registered its own. It is private to Python; where it is missing we are left with `atexit`.
+`atexit` is too late: by then `concurrent.futures` refuses new work. An upload that needs a fresh connection then fails,
+and the exit code is still 0 (measured with s3fs; s3fs#543). Hooks of `threading._register_atexit` run earlier: at the
+start of the interpreter's shutdown, the last registered first. So our hook must be registered after the hook of
+`concurrent.futures.thread`. The function is private to Python; where it is missing, `atexit` is used.
 """
 
 from __future__ import annotations
 
 import atexit
-import concurrent.futures.thread  # noqa: F401 - registers its own hook first; see above
+import concurrent.futures.thread  # noqa: F401 - the import registers its hook before ours, see above
 import os
 import threading
 import time
@@ -18,17 +18,17 @@ from typing import Protocol
 from remote_ckpt.logs import print_error
 
 EXIT_TIMEOUT = 60.0
-"""Seconds that an interpreter which is about to end waits for uploads; `REMOTE_CKPT_EXIT_TIMEOUT` overrides it."""
+"""Seconds that the interpreter waits for uploads at exit. `REMOTE_CKPT_EXIT_TIMEOUT` overrides this number."""
 
 
 class Drainable(Protocol):
-    """Something with work under way. It should hold no model: it is kept alive until it is unregistered."""
+    """An object with work under way. Should hold no model: a registered object is kept alive."""
 
     def drain_at_exit(self, timeout: float) -> None:
-        """Finish what can be finished within `timeout` seconds, and say what is left."""
+        """Finish as much work as `timeout` seconds allow, and print the rest on stderr."""
 
     def left(self) -> str:
-        """Return what is left and where it waits; empty when nothing is."""
+        """Return lines on the unfinished work and its place on the disk; empty when nothing is left."""
 
 
 _open: set[Drainable] = set()
@@ -36,25 +36,25 @@ _registered_by: int | None = None
 
 
 def register(work: Drainable) -> None:
-    """See to it that `work` is drained before this process's interpreter ends, whoever still refers to it."""
+    """Register `work` to be drained before this process ends, even if nothing else refers to `work` by then."""
     global _registered_by
-    if _registered_by != os.getpid():  # a forked child has inherited the hook, and work that is not its own
+    if _registered_by != os.getpid():  # first call here; after a fork, `_open` is a copy of the parent's work
         first = _registered_by is None
         _registered_by = os.getpid()
         _open.clear()
-        if first:
+        if first:  # a forked child has inherited the hook; a second one would drain twice
             hook = getattr(threading, "_register_atexit", atexit.register)
             hook(_drain_all)
     _open.add(work)
 
 
 def unregister(work: Drainable) -> None:
-    """Forget `work`, which is over."""
+    """Remove `work` from the register, when finished or closed. Repeating is harmless."""
     _open.discard(work)
 
 
 def exit_timeout() -> float:
-    """Return how many seconds an exit may wait."""
+    """Return how many seconds an exit may wait, from the environment or `EXIT_TIMEOUT`."""
     try:
         return float(os.environ["REMOTE_CKPT_EXIT_TIMEOUT"])
     except (KeyError, ValueError):
@@ -62,13 +62,13 @@ def exit_timeout() -> float:
 
 
 def _drain_all() -> None:
-    """Drain all work within one limit of time; Ctrl-C ends the waiting for all of it."""
-    if _registered_by != os.getpid():
+    """Drain all work within a common limit of time; Ctrl-C ends the waiting for all work."""
+    if _registered_by != os.getpid():  # a forked child that registered nothing: the work is the parent's
         return
     deadline = time.monotonic() + exit_timeout()
-    everything = list(_open)
+    everything = list(_open)  # a copy: work unregisters itself when drained
     try:
         for work in everything:
             work.drain_at_exit(max(0.0, deadline - time.monotonic()))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # an answer is still due: where the unfinished work waits
         print_error("stopped waiting." + "".join(work.left() for work in everything))

@@ -1,4 +1,4 @@
-"""Sizes, times, scores and names as people read them."""
+"""Sizes, times, scores and names, formatted for people."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def human_time(seconds: float) -> str:
 
 
 def time_unit(longest: float) -> tuple[str, float]:
-    """Return the name and the seconds of the unit in which to tell times up to `longest` seconds."""
+    """Return name and length (seconds) of the unit for times up to `longest` seconds."""
     fitting = ((unit, length) for unit, length, limit in _SCALES if longest < limit)
     return next(fitting, ("d", 86400.0))
 
 
 def age(moment: datetime, now: datetime | None = None) -> str:
-    """Return how long ago that was: `"3 h"`. A moment in the future, by a clock that differs, is `"0 s"`."""
+    """Return the time since `moment`: `"3 h"`. A moment in the future, from another clock, is `"0 s"`."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     seconds = max(0.0, ((now or datetime.now(timezone.utc)) - moment).total_seconds())
@@ -41,17 +41,17 @@ def age(moment: datetime, now: datetime | None = None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a score; a dash where there is none."""
+    """Return a score with six digits; a dash for None."""
     return "-" if value is None else f"{value:.6g}"
 
 
 def safe(text: object) -> str:
-    """Return `text` without control characters: it may come from a bucket, and terminals obey escape sequences."""
+    """Return `text` with control characters replaced: terminals obey escape sequences from an untrusted bucket."""
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 
 
 def shortened(text: str, length: int) -> str:
-    """Return `text` in at most `length` characters; what is cut is cut out of the middle."""
+    """Return `text` in at most `length` characters, with an ellipsis for a part cut out of the middle."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 2

@@ -1,7 +1,7 @@
-"""By which rule a checkpoint that waits may be let go of: scores are compared only where they are about the same.
+"""Rules for superseding a waiting checkpoint: only scores of the same series, metric and direction are compared.
 
-A spool may hold checkpoints of several series, sealed by processes that watched other metrics. A score is known by its
-series, its metric and its direction, so a writer asks each record for its own metric, and counts no other.
+A spool may hold checkpoints of several series, sealed by processes with other metrics. So a writer reads its own metric
+from the logs of each record, and compares no other score.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from remote_ckpt.spool import Entry, Terms
 
 @dataclass(frozen=True)
 class Yardstick:
-    """How one writer compares scores.
+    """The rules of one writer for comparing scores.
 
     Attributes:
         series: The filename template of its checkpoints.
@@ -29,9 +29,10 @@ class Yardstick:
     mode: Mode
 
     def rejudged(self, entry: Entry, terms: Terms) -> Entry:
-        """Return what an earlier process sealed, scored and kept as this writer's own; of other series, as it is.
+        """Return an entry sealed by an earlier process, with score and terms of this writer.
 
-        The score is the record's own log of this writer's metric, and None where it was not logged.
+        The score is the value of this writer's metric in the record's logs; None if the metric was not logged. An entry
+        of another series is returned unchanged.
         """
         if entry.record.series != self.series:
             return entry
@@ -41,28 +42,31 @@ class Yardstick:
         return replace(entry, record=record, terms=terms)
 
     def score(self, entry: Entry) -> float | None:
-        """Return a waiting checkpoint's score, where it is one of this writer's."""
+        """Return a waiting checkpoint's score; None for a checkpoint of another series."""
         return entry.record.score if entry.record.series == self.series else None
 
     def displaces(self, newer: float | None, waiting: float | None) -> bool:
-        """Return whether a save of the score `newer` takes the place of one that waits: only if it is better."""
+        """Return whether a save with the score `newer` supersedes a waiting save: only with a better score."""
         return is_better(newer, waiting, self.mode)
 
     def displaces_sealed(self, newer: Entry, waiting: Entry) -> bool:
-        """Return the same of sealed checkpoints; what another process left is not let go of without a number."""
+        """Return whether a sealed checkpoint supersedes a waiting sealed checkpoint, both of this writer's series.
+
+        A waiting checkpoint left by another process is never superseded if its score is not a number.
+        """
         if (newer.record.series, waiting.record.series) != (self.series, self.series):
             return False
         comparable = is_number(waiting.record.score) or not waiting.recovered
         return comparable and self.displaces(newer.record.score, waiting.record.score)
 
     def best_score(self, series: Series) -> float | None:
-        """Return the best score that a series holds, by this metric, as far as its records are loaded."""
+        """Return the best score by this writer's metric among the loaded records of a series; None without a score."""
         best = series.scored_by(self.monitor, self.mode).find("best")
         return best.score if best else None
 
 
 def best_of_each(entries: Iterable[Entry]) -> set[str]:
-    """Return the ids of the best among sealed checkpoints: one for each series and each metric that it is judged by."""
+    """Return the ids of the best sealed checkpoints: at most one for each series, metric and direction."""
     best: dict[tuple[str, str, Mode], Entry] = {}
     for entry in entries:
         judge = (entry.record.series, entry.terms.monitor, entry.terms.mode)

@@ -1,4 +1,4 @@
-"""What did not reach the bucket, in words: how much, where it waits, and what brings it there."""
+"""Sentences about checkpoints not in the bucket: how many, where they wait, and how to upload them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from remote_ckpt.location import Location
 
 @dataclass(frozen=True)
 class Leftovers:
-    """Checkpoints of one run that are not in the bucket.
+    """The checkpoints of a run not yet in the bucket.
 
     Attributes:
         location: The run.
-        folder: Where the sealed ones wait.
-        sealed: How many are on the local disk.
-        unwritten: How many are not even there yet.
-        refused: Why some of the sealed ones cannot be uploaded, by their URLs.
+        folder: The spool folder where sealed checkpoints wait.
+        sealed: How many checkpoints are sealed on the local disk.
+        unwritten: How many captured checkpoints are not sealed yet.
+        refused: By URL, the errors of the sealed checkpoints that cannot be uploaded.
     """
 
     location: Location
@@ -29,11 +29,11 @@ class Leftovers:
 
     @property
     def only_refused(self) -> bool:
-        """Whether nothing waits but what was refused."""
+        """Whether all checkpoints left are refused; False if none is left."""
         return bool(self.refused) and len(self.refused) == self.sealed and not self.unwritten
 
     def told(self) -> str:
-        """Return indented lines for people, each begun by a newline; empty when nothing is left."""
+        """Return indented lines for people, each with a newline in front; empty when nothing is left."""
         name, text = self.location.name, ""
         if self.sealed:
             text += (
@@ -46,5 +46,5 @@ class Leftovers:
 
 
 def count(number: int) -> str:
-    """Return a number of checkpoints, in words."""
+    """Return a number with its noun: `1 checkpoint`, `2 checkpoints`."""
     return f"{number} checkpoint{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Where a run lives: a URL or path, split into the run's prefix and a filename template, and the rules for keys."""
+"""Locations of runs: a URL or path, split into the run's prefix and a filename template; and the rules for keys."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _MAX_KEY_BYTES = 900  # S3 and GCS allow 1024 for the whole key; the run's prefi
 _MAX_OBJECT_BYTES = {"s3": 1024, "s3a": 1024, "gs": 1024, "gcs": 1024}  # of the whole key, by their documentation
 _MAX_FILE_BYTES = 255  # of one part of a path, on nearly every filesystem
 _MAX_PATH_BYTES = 4095  # Linux's PATH_MAX without the final zero
-_ID = "x" * 16  # goes into the names of objects that are shown under a fixed name
-_ADDED = 64  # bytes; more than all that publishing adds to a name
-_TAKEN = "xxxxxx-7"  # goes into a name that is taken, see `publish`
+_ID = "x" * 16  # as long as an id, which is part of the key of an object with a copy under a fixed name
+_ADDED = 64  # bytes; more than publishing ever adds to a name
+_TAKEN = "xxxxxx-7"  # as long as the addition to a key that is taken, see `publish`
 
 
 @dataclass(frozen=True, repr=False)
 class Location:
-    """A run, and perhaps one filename template in it.
+    """A run, and perhaps a filename template in the run.
 
     Attributes:
         protocol: fsspec's name of the store: `"s3"`, `"gs"`, `"memory"`; `"file"` for plain paths.
         run: The run's prefix as the user wrote it, without a trailing slash.
-        root: The same, made independent of the working directory. Equal to `run` except for local paths.
+        root: The run's prefix, independent of the working directory. Equal to `run` except for local paths.
         template: The filename template relative to the run, or None when only a run was named.
     """
 
@@ -53,7 +53,7 @@ class Location:
         """Split a run's URL, or a filename template under it; the run ends before the first field.
 
         Raises:
-            LocationError: It is no URL that can be used, nor a path; see `urls`.
+            LocationError: `url` is neither a usable URL nor a path; see `urls`.
         """
         protocol, text = split(text_of(url))
         if protocol == "file":
@@ -72,7 +72,7 @@ class Location:
         return replace(self, template=template)
 
     def below(self, folder: str) -> Location:
-        """Return the run in a folder (`a/b`) below this one; whatever its name, it has no template."""
+        """Return the run in a folder (`a/b`) below this run, always without a template."""
         run, root = (f"{prefix.rstrip('/')}/{folder}" for prefix in (self.run, self.root))
         return replace(self, run=run, root=root, template=None)
 
@@ -81,25 +81,25 @@ class Location:
         return redact(f"{self.run.rstrip('/')}/{key}")
 
     def check_template(self, template: Template, *, urgent: bool = False) -> None:
-        """Refuse a filename template that could only fail later, as far as it can be seen before there are metrics.
+        """Refuse a filename template sure to fail in later saves; the values of the metrics are not yet known.
 
         Args:
             template: Relative to this run.
-            urgent: Whether a save may come before the metrics were logged, which are `nan` in its name then.
+            urgent: Whether a save may come before the metrics were logged. Then each metric is `nan` in the name.
 
         Raises:
-            LocationError: A field cannot be formatted, or the names are too long for where they are to be stored.
+            LocationError: A field cannot be formatted, or the names are too long for the store.
         """
         self.check_name(template, template.sample(urgent=urgent))
 
     def check_name(self, template: Template, name: str) -> None:
-        """Refuse a formatted name that the store cannot hold, also with what publishing may add to it.
+        """Refuse a formatted name too long for the store, including the characters added by publishing.
 
         Raises:
-            LocationError: It is too long; the message gives the limit.
+            LocationError: The name is too long; the message gives the limit.
         """
         if len(f"{self.root}{name}".encode(errors="replace")) + _ADDED <= _MAX_FILE_BYTES:
-            return  # short enough for every limit: each save asks, while training waits
+            return  # short enough for every limit. A fast path: each save calls this while the training waits
         key = name if template.fields else f"{HIDDEN}/{Template.with_suffix_before_extension(name, _ID)}"
         key = Template.with_suffix_before_extension(key, _TAKEN)
         for what, size, limit in self._sizes(key):
@@ -112,7 +112,7 @@ class Location:
                 )
 
     def _sizes(self, key: str) -> list[tuple[str, int, int]]:
-        """Return what has a length, how long it is with this key, and how long it may be; in bytes."""
+        """Return the limits for this key: a name of the limited thing, its size and its largest size, both in bytes."""
         whole = [("key", len(key.encode(errors="replace")), _MAX_KEY_BYTES)]
         if self.protocol == "file":
             path = f"{self.root}/{key}"
@@ -145,7 +145,7 @@ def _split(text: str) -> tuple[str, str | None]:
 
 @dataclass(frozen=True)
 class Template:
-    """A filename template in Keras's own syntax: `{epoch:02d}`, `{batch}`, and every name among the logs."""
+    """A filename template in Keras's own syntax, with the fields `{epoch:02d}`, `{batch}` and any logged metric."""
 
     text: str
 
@@ -172,14 +172,14 @@ class Template:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the fields take their values from: of `{epoch.real}` it is `epoch`."""
+        """The names of the values used in the fields: for `{epoch.real}` the name `epoch`."""
         return tuple(re.split(r"[.\[]", field)[0] for field in self.fields)
 
     def sample(self, *, urgent: bool = False) -> str:
-        """Return a name that could come, of the first epoch and batch, with `nan` for each metric.
+        """Return an example of a name, for the first epoch and batch, with `nan` for each metric.
 
         Args:
-            urgent: Whether each metric must be able to be `nan`; else an integer or a text will do.
+            urgent: Whether each field must accept `nan`. If False, 0 and then an empty text are tried after `nan`.
 
         Raises:
             LocationError: A field cannot be formatted.
@@ -204,7 +204,7 @@ class Template:
 
     @property
     def weights_only(self) -> bool:
-        """Whether the suffix says that the object holds weights only."""
+        """Whether the suffix is `".weights.h5"`: the object holds weights only."""
         return self.suffix == ".weights.h5"
 
     def format(self, *, epoch: int = 0, batch: int | None = None, logs: Mapping[str, Any] | None = None) -> str:
@@ -228,9 +228,10 @@ class Template:
         return validate_key(key)
 
     def may_have_made(self, key: str) -> bool:
-        """Return whether `key` is one that checkpoints of this template can have, a short suffix included.
+        """Return whether a checkpoint of this template can have the key, with or without a short addition.
 
-        Fields hold numbers, but for formats of the user's own; none reaches into another folder.
+        The addition is what publishing appends to a key that is taken. A field without a format, or
+        with a numeric format, matches only a number; any other field matches every text without a slash.
         """
         stem = "".join(
             re.escape(text) + ("" if name is None else _NUMBER if _PLAIN_FORMAT.fullmatch(spec or "") else "[^/]+")
@@ -240,7 +241,7 @@ class Template:
 
     @staticmethod
     def with_suffix_before_extension(key: str, extra: str) -> str:
-        """Return `key` with `-extra` before its extension: the name used when `key` is taken.
+        """Return `key` with `-extra` before its extension: the name to use if `key` is taken.
 
         Raises:
             LocationError: The result is too long for a key.
@@ -250,9 +251,9 @@ class Template:
 
 
 def _unbounded(text: str) -> str | None:
-    """Return why a template may not be formatted. It may come from a manifest: it is data, no program.
+    """Return why a template must not be formatted, or None. A template may come from an untrusted manifest.
 
-    A name is that of a metric alone, for `{epoch.__class__}` would be evaluated; and a width has its limit, for
+    Only plain names are allowed, because `str.format` would evaluate `{epoch.__class__}`. The width is limited, because
     `{epoch:0200000000d}` takes 200 MB.
     """
     for _, name, form, _ in string.Formatter().parse(text):
@@ -264,7 +265,7 @@ def _unbounded(text: str) -> str | None:
 
 
 def validate_key(key: str) -> str:
-    """Return `key` if it may name an object of a run; it comes from a template, or from a manifest we do not trust.
+    """Return `key` after checking for a valid name of an object in a run; the manifest is not trusted.
 
     Raises:
         LocationError: The key is absolute, climbs out of the run, is the manifest, or cannot be a file name.

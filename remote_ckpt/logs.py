@@ -1,7 +1,7 @@
-"""The package's logger: an error inside a user's handler or filter never reaches the code that logs.
+"""The package's logger: an error inside a user's handler or filter never reaches the code calling the logger.
 
-A handler that raises would otherwise end a background thread, or the training under `on_error="warn"`. What such a
-handler did not take is printed on stderr, so that it is not lost.
+A handler that raises would otherwise end a background thread, or the training under `on_error="warn"`. If a handler
+fails, a warning or worse is printed on stderr, so that the text is not lost.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import threading
 
 
 def make_sturdy(name: str) -> None:
-    """Keep the errors of handlers and filters inside the logger of this name, whoever has made it.
+    """Keep errors of handlers and filters inside the logger `name`.
 
-    Outside the main thread, where it would end the thread and nothing else, that includes `SystemExit`.
-    A record that a handler did not take is printed on stderr if it is a warning or worse.
+    Outside the main thread this includes `SystemExit`, which would end only the thread. If a handler fails, the log
+    record is printed on stderr if its level is WARNING or higher.
     """
     logger = logging.getLogger(name)
     hand_over = logger.handle
@@ -26,7 +26,7 @@ def make_sturdy(name: str) -> None:
             hand_over(record)
         except BaseException as exc:
             if not isinstance(exc, Exception) and threading.current_thread() is threading.main_thread():
-                raise  # Ctrl-C, or a handler that exits: the user's will, where it can be done
+                raise  # Ctrl-C, or a handler that calls sys.exit: in the main thread it ends the program, as wanted
             if record.levelno >= logging.WARNING:
                 print_error(f"{_text(record)} (a logging handler failed: {type(exc).__name__}: {exc})")
 
@@ -34,7 +34,7 @@ def make_sturdy(name: str) -> None:
 
 
 def print_error(message: str) -> None:
-    """Write a line to stderr, which works even when logging has been shut down. Never raises an `Exception`."""
+    """Print a line on stderr, even after logging was shut down. Never raise an `Exception`."""
     with contextlib.suppress(Exception):
         print(f"remote_ckpt: {message}", file=sys.stderr, flush=True)  # noqa: T201
 

@@ -1,13 +1,13 @@
-"""Which way a metric is better, by the words of its name. Where the words leave a doubt, no answer is given.
+"""The direction of a metric (is higher or lower better?), from the words of its name; None in case of doubt.
 
-A name is split into words at everything but letters, and where capitals begin (`BinaryAccuracy`). Words that only
-qualify (`mean`, `score`, `top_5`, `macro`) are passed over, and then:
+A name is split into words at every character that is not a letter, and before capitals (`BinaryAccuracy`). Qualifying
+words at the end (`mean`, `score`, `macro`) are dropped. Then:
 
-- A word that turns the meaning round leaves no answer at all: `neg_mean_squared_error`, `inverse_accuracy`.
-- A name that ends in `loss` or `error` is better down, whatever else comes before: `accuracy_loss`, `top5_error`.
-- Otherwise its last word decides, if it is in one of the two lists below, none of the words before it is in the other,
-  and none speaks of something else: `head_auc` is better up; there is no answer for `error_auc`, `error_reduction`,
-  `inaccuracy`, `std_reward`.
+- If a word reverses the meaning, the result is None: `neg_mean_squared_error`, `inverse_accuracy`.
+- Lower is better for a name that ends in `loss` or `error`, after any other words: `accuracy_loss`, `top5_error`.
+- Otherwise the last word decides, if three conditions hold: it is in one of the first two lists below; no word before
+  it has the opposite direction; and no word shifts the meaning. Higher is better for `head_auc`; the result is None
+  for `error_auc`, `error_reduction`, `inaccuracy`, `std_reward`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FALLING = _listed(
     """
 )
 _LOSING = _listed("loss losses error errors err")
-"""As a name's last word they decide alone."""
+"""As the last word of a name, one of these decides alone."""
 
 _NEGATING = _listed("neg negative negated minus inv inverse inverted reciprocal non not anti")
 _SHIFTING = _listed(
@@ -50,7 +50,7 @@ _SHIFTING = _listed(
     before without since from vs versus against between under over per of time
     """
 )
-"""With these a name may speak of something else than its last word: `std_reward`, `time_to_success`."""
+"""With one of these words, a name may measure something other than its last word: `std_reward`, `time_to_success`."""
 
 _QUALIFYING = _listed(
     """
@@ -74,14 +74,14 @@ _PHRASES = (
     (r"neg(?:ative)?_log_likelihood", "nll"),
     (r"log_cosh", "logcosh"),
 )
-"""Terms that are more than a word of letters."""
+"""Terms of several words, or with digits; each is replaced by a single word."""
 
 _MINUS = re.compile(r"(?<![A-Za-z0-9])(?:1 ?)?- ?(?=[A-Za-z])")
-"""The sign of `-loss` and `1-accuracy`; in `top-accuracy` it is a hyphen."""
+"""The minus sign in `-loss` and `1-accuracy`, but not the hyphen in `top-accuracy`."""
 
 
 def mode_of(name: str) -> Mode | None:
-    """Return which way the metric called `name` is better; None where its words leave a doubt."""
+    """Return the direction in which the metric called `name` is better; None in case of doubt."""
     words = _words(name)
     while words and words[-1] in _QUALIFYING:
         words.pop()
@@ -104,7 +104,7 @@ def mode_of(name: str) -> Mode | None:
 
 
 def _words(name: str) -> list[str]:
-    """Return a metric's words in small letters; one that is known in capitals (`AUC`, `mAP`) stays whole."""
+    """Return the words of a metric's name in small letters; a listed word with capitals (`AUC`, `mAP`) is not split."""
     text = _MINUS.sub(" minus ", name.replace("IoU", "Iou"))
     for pattern, word in _PHRASES:
         text = re.sub(rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z])", f" {word} ", text, flags=re.IGNORECASE)

@@ -1,12 +1,12 @@
-"""The two background threads of a writer: snapshots are sealed on the local disk, sealed checkpoints are published.
+"""The two background threads of a writer: the sealer writes snapshots to the local disk, the publisher uploads them.
 
 ::
 
     training thread ──submit──► [one waiting] ──sealer──► [sealed entries] ──publisher──► bucket
 
-Sealing goes at the disk's speed and publishing at the network's, so a slow network never keeps a snapshot in memory.
-At most one snapshot waits while another is written. What happens to a third depends on the writer: with
-`save_best_only` it takes the waiting one's place if its score is better; else the training thread waits for the disk.
+Sealing depends on the disk's speed, publishing on the network's. So a slow network never keeps a snapshot in memory.
+At most one snapshot waits while another is written. For a third save there are two cases. With `save_best_only` and a
+better score, the new snapshot supersedes the waiting one. Otherwise the training thread waits for the disk.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ log = logging.getLogger("remote_ckpt")
 
 
 class Snapshot(Protocol):
-    """What a model was at one instant, not yet written."""
+    """A model's state at an instant, not yet written."""
 
     @property
     def nbytes(self) -> int:
-        """About how large the file will be, in bytes."""
+        """The approximate size of the future file, in bytes."""
 
     @property
     def written(self) -> int:
-        """How many of these bytes the spool's disk holds already."""
+        """How many of these bytes are on the spool's disk already."""
 
     def write(self, path: Path) -> None:
-        """Write the file; called once, from the sealer."""
+        """Write the file. Called once, on the sealer thread."""
 
     def discard(self) -> None:
-        """Release what is held, instead of writing it or after; may be repeated."""
+        """Release memory and files, instead of `write` or after. Repeating is harmless."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A captured checkpoint on its way to the disk.
+    """A captured checkpoint, not yet sealed.
 
     Attributes:
-        id: The checkpoint's.
-        suffix: The file's.
+        id: The checkpoint's id.
+        suffix: The file's suffix.
         score: The monitored value.
-        snapshot: The model.
-        complete: Makes the record from the file's digests.
+        snapshot: The model's state.
+        complete: Makes the record and the terms from the file's digests.
         captured: `time.monotonic()` of the capture, in seconds.
     """
 
@@ -86,19 +86,21 @@ class Job:
 
 @dataclass
 class Pipeline:
-    """Two threads and what waits between them. `submit`, `flush` and `stop` may be called from any thread.
+    """Two threads and their queues. `submit`, `flush` and `stop` may be called from any thread.
 
-    One checkpoint may be urgent: no other takes its place, and no other is begun to be uploaded before it is.
+    A checkpoint may be urgent: no other supersedes it, and until it is uploaded, no other upload begins.
 
-    One that is refused for its own sake steps aside for those behind it. It stays in the spool, and is not tried again
-    by this pipeline; `blame` decides. What stands in the spool when the threads end is anybody's to recover.
+    If the store refuses a checkpoint for good (`blame` decides), the others go on. The refused checkpoint stays in the
+    spool, and this pipeline does not try it again. When the threads have ended and released the spool, any process may
+    recover the checkpoints there.
 
     Attributes:
         best_durable: Score of the best checkpoint in the bucket, as far as this process knows.
-        failure: Why the last attempt to publish failed; None after a success.
-        refused: Why a checkpoint was last refused for good; it stays in the spool.
-        lost: Why a checkpoint was last lost for good: never sealed, dropped for room, or vanished from the spool.
-        at_end: Called once the threads have ended, from the last of them.
+        failure: The error of the last attempt to publish; None after a success.
+        refused: The last error that refused a checkpoint for good; the checkpoint stays in the spool.
+        lost: The error of the checkpoint lost last: never sealed, dropped for room, damaged on the disk, or vanished
+            from the spool. Also the error of an alias that could not be renewed.
+        at_end: Called when the threads have ended, on the last of them, with the lock held.
     """
 
     spool: Spool
@@ -126,12 +128,13 @@ class Pipeline:
     _retiring: bool = False
     _releasing: bool = False
     _living: int = 0
+    # The one lock. It is re-entrant: a writer's finalizer calls `retire` on any thread, perhaps on one that holds it.
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     @property
     def best(self) -> float | None:
-        """The score to beat: the best in the bucket or on its way there. What failed is not on its way."""
+        """The score to beat: the best in the bucket or on the way there, without failed checkpoints."""
         best = self.best_durable
         with self._changed:
             for score in self._hopes.values():
@@ -148,20 +151,26 @@ class Pipeline:
         return len(self._jobs) + bool(self._sealing) + len(self._entries) + bool(self._publishing)
 
     def submit(self, capture: Callable[[], Job], *, score: float | None = None, urgent: bool = False) -> None:
-        """Capture a model of this score and queue it. Waits where a snapshot more would break the bound on memory.
+        """Capture a model and queue the snapshot. First waits for the disk, if another snapshot waits already.
+
+        Args:
+            capture: Called on this thread, without the lock.
+            score: The monitored value; with `supersede`, a better score than the waiting one's ends the wait.
+            urgent: Whether this checkpoint goes before all others. An urgent one always waits for its turn here.
 
         Raises:
-            WriterStateError: The pipeline was stopped, before or meanwhile.
+            WriterStateError: The pipeline was stopped before the call or during the call.
         """
         self._start()
         with self._changed:
             while self._jobs and (urgent or not self._makes_way(self._jobs[0], score)):
                 self._require_going()
                 self._changed.wait()
+        # Without the lock: a capture may take long, and the sealer needs the lock to take the next snapshot.
         job = capture()
         with self._changed:
-            self._require_going()
-            while self._jobs:  # only ever one
+            self._require_going()  # again: `stop` may have come during the capture
+            while self._jobs:  # at most one, and superseded by this one
                 older = self._jobs.popleft()
                 self._give_up(older.id)
                 older.snapshot.discard()
@@ -176,7 +185,7 @@ class Pipeline:
         return self.supersede and waiting.id != self._urgent and self.yardstick.displaces(score, waiting.score)
 
     def adopt(self, entries: list[Entry]) -> None:
-        """Queue what an earlier process has sealed."""
+        """Queue checkpoints sealed by earlier processes, in this order."""
         if not entries:
             return
         self._start()
@@ -186,10 +195,14 @@ class Pipeline:
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> None:
-        """Wait until everything submitted so far is in the bucket.
+        """Wait until no checkpoint is pending. First ends every rest after a failure, except of refused checkpoints.
+
+        Args:
+            timeout: Seconds.
 
         Raises:
-            DrainError: The time ran out, or publishing failed; what was sealed waits in the spool.
+            DrainError: The time ran out, or publishing failed, or a checkpoint is refused; sealed checkpoints wait in
+                the spool.
         """
         deadline = time.monotonic() + timeout
         tell_at = time.monotonic() + 5.0
@@ -200,40 +213,44 @@ class Pipeline:
                 left = deadline - time.monotonic()
                 if self._rests() or left <= 0:
                     raise self._not_drained(timeout)
-                self._changed.wait(min(left, 1.0))
+                self._changed.wait(min(left, 1.0))  # not longer: the log line below is due without any change
                 if time.monotonic() >= tell_at:
                     tell_at = time.monotonic() + 30.0
                     log.warning("Waiting for %s to reach %s.", count(self._pending()), self.spool.location.name)
 
     def _rests(self) -> bool:
-        """Return whether nothing is under way, nor will be before a rest after a failure is over, if it ever is."""
+        """Return whether both threads are idle, and no checkpoint may be uploaded now."""
         busy = self._jobs or self._sealing or self._publishing
         return not busy and self._next() is None
 
     def stop(self, *, release: bool = False) -> None:
-        """Let the threads end once their present work is done; does not wait for queued work. Repeating is harmless.
+        """End the threads after their present work, without waiting for queued uploads. Repeating is harmless.
 
-        What was captured is still written to the spool; with `release` that is anybody's once the threads have ended.
+        Captured snapshots are still written to the spool. Waits for each thread at most 0.1 seconds if work is under
+        way, else at most 10 seconds; then the threads go on alone.
+
+        Args:
+            release: Whether to release the spool's locks when the threads have ended, so that any process may recover.
         """
         with self._changed:
-            if release and not self._living and not self._releasing:
+            if release and not self._living and not self._releasing:  # no thread is left to do it
                 self.spool.close()
             self._releasing = self._releasing or release
             self._stopping = True
             self._changed.notify_all()
             busy = self._jobs or self._sealing or self._publishing
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread():  # a callback may close the writer on the publisher's thread
                 thread.join(timeout=0.1 if busy else 10.0)
 
     def retire(self) -> None:
-        """Let the threads end by themselves once nothing is left to do. Never waits."""
+        """Let the threads end by themselves when no work is left. Returns at once."""
         with self._changed:
             self._retiring = self._releasing = True
             self._changed.notify_all()
 
     def is_news(self, failure: Exception | None) -> bool:
-        """Return whether there is a failure that was not asked about before: each is raised once."""
+        """Return whether a failure is new; a second call with the same error returns False. None is never new."""
         if failure is None or any(failure is raised for raised in self._raised):
             return False
         self._raised.append(failure)
@@ -241,7 +258,7 @@ class Pipeline:
 
     @property
     def leftovers(self) -> Leftovers:
-        """What is not in the bucket, and where it waits."""
+        """The checkpoints not in the bucket, with their place on the local disk."""
         with self._changed:
             waiting = [entry for entry in (self._publishing, *self._entries) if entry]
             why = self._turns.refusals
@@ -261,7 +278,7 @@ class Pipeline:
     def _start(self) -> None:
         with self._changed:
             self._require_going()
-            if self._threads:
+            if self._threads:  # under the lock: two threads may submit first
                 return
             steps = {"sealer": self._seal_next, "publisher": self._publish_next}
             self._living = len(steps)
@@ -271,8 +288,8 @@ class Pipeline:
         with self._changed:
             self._living -= 1
             if not self._living:
-                self._stopping = True
-                with contextlib.suppress(OSError):
+                self._stopping = True  # after `retire`: a later `submit` must fail, as nothing would take its job
+                with contextlib.suppress(OSError):  # the kernel releases the locks when the process ends
                     if self._releasing:
                         self.spool.close()
                 if self.at_end is not None:
@@ -281,7 +298,7 @@ class Pipeline:
     # Sealer thread
 
     def _seal_next(self) -> bool:
-        """Write the snapshot that waits, or show that this process lives; return False once there will be none."""
+        """Seal the waiting snapshot, or give a sign of life; return False if no snapshot will come any more."""
         with self._changed:
             if not (self._jobs or self._stopping or self._retiring):
                 self._changed.wait(BEAT)
@@ -290,12 +307,12 @@ class Pipeline:
             job = self._sealing = self._jobs.popleft() if self._jobs else None
             self._changed.notify_all()
         if job is None:
-            self.spool.beat()  # without the lock: it may wait for the disk, and so would the training thread
+            self.spool.beat()  # without the lock: a slow disk would hold up the training thread too
             return True
         try:
             self._seal(job)
         finally:
-            del job  # the snapshot's memory
+            del job  # frees the snapshot's memory before the next wait
             with self._changed:
                 self._sealing = None
                 self._changed.notify_all()
@@ -305,7 +322,7 @@ class Pipeline:
         try:
             self._make_room(job.snapshot.nbytes, job.snapshot.written)
             entry = self.spool.seal(job.id, job.suffix, job.snapshot.write, job.complete, blocks=True)
-        except BaseException as exc:  # noqa: BLE001 - whatever a user's layer raises: told, counted, training goes on
+        except BaseException as exc:  # noqa: BLE001 - a user's layer may raise anything: logged, counted, training goes on
             job.snapshot.discard()
             with self._changed:
                 self._give_up(job.id)
@@ -316,11 +333,12 @@ class Pipeline:
             if self.supersede:
                 self._supersede(entry)
             self._entries.append(entry)
-            self._turns.resume()
+            self._turns.resume()  # a new checkpoint is a reason to try the run again
             self._sealing = None
             self._changed.notify_all()
 
     def _supersede(self, newer: Entry) -> None:
+        # The one under upload is not in `_entries`: it is never superseded.
         displaced = [entry for entry in self._entries if self.yardstick.displaces_sealed(newer, entry)]
         for entry in displaced:
             if entry.record.id != self._urgent:
@@ -330,15 +348,18 @@ class Pipeline:
                 _drop(entry)
 
     def _make_room(self, needed: int, there: int) -> None:
-        """Drop the oldest sealed checkpoints that wait, except the best of them, until `needed` bytes fit.
+        """Drop the oldest waiting checkpoints, except the best and the urgent, until `needed` bytes fit.
 
         Args:
             needed: Bytes of the next checkpoint.
-            there: How many of them the spool holds, and has counted, already.
+            there: How many of these bytes are in the spool, and counted there, already.
+
+        Raises:
+            SpoolFullError: There is no room, and no checkpoint to drop.
         """
         while (room := self.spool.room() + there) < needed:
             with self._changed:
-                victim = self._victim()
+                victim = self._victim()  # chosen and removed under one lock: the publisher may take it otherwise
                 if victim is None:
                     raise SpoolFullError(
                         f"The spool {self.spool.folder} has room for {max(room, 0)} more bytes (spool_limit is "
@@ -356,56 +377,63 @@ class Pipeline:
             log.warning("%s", self.lost)
 
     def _victim(self) -> Entry | None:
-        """Return the oldest that waits, but no urgent one, nor the best of its kind, which may be under way."""
+        """Return the oldest waiting checkpoint that may be dropped: not urgent, not the best of a series and metric.
+
+        If the best is under upload, all others of its series and metric may be dropped.
+        """
         kept = best_of_each((*((self._publishing,) if self._publishing else ()), *self._entries))
         return next((e for e in self._entries if e.record.id not in kept and e.record.id != self._urgent), None)
 
     # Publisher thread
 
     def _publish_next(self) -> bool:
-        """Upload what is next; return False once there will be nothing."""
+        """Publish the next checkpoint; return False if none will come any more."""
         entry = self._take()
         if entry is None:
             return False
         begun = time.monotonic()
         try:
             commit = self.publisher.publish(entry, self.stats.transfer)
-        except BaseException as exc:  # noqa: BLE001 - as in _seal; the entry stays in the spool
+        except BaseException as exc:  # noqa: BLE001 - any error is logged and counted; the entry stays in the spool
             self._not_published(entry, exc)
         else:
             self.stats.publish_seconds.append(time.monotonic() - begun)
             self._published(entry, commit)
         finally:
-            with self._changed:  # last, so that flush returns after the messages
+            with self._changed:  # last: `flush` must not return before the failure is logged and stored
                 self._publishing = None
                 self._changed.notify_all()
         return True
 
     def _take(self) -> Entry | None:
-        """Wait for what is next, and take it out of the queue; None once the thread is to end."""
+        """Wait for the next entry and remove the entry from the queue; return None if the thread must end."""
         with self._changed:
             while (entry := self._next()) is None or self._stopping:
                 due = self._turns.due_in(self._entries)
                 unwritten = self._jobs or self._sealing
                 if self._stopping or (self._retiring and not unwritten and due is None):
                     return None
-                self._changed.wait(due)
+                self._changed.wait(due)  # then all is looked at anew: any thread may have changed the queue
             self._entries.remove(entry)
             self._publishing = entry
             return entry
 
     def _next(self) -> Entry | None:
-        """Return what is to be uploaded now; None while there is nothing, or while the urgent one is being written."""
+        """Return the next entry to upload now, or None.
+
+        While `_urgent` is set, only the urgent checkpoint is returned, once it is sealed and does not rest.
+        """
         return self._turns.next(e for e in self._entries if self._urgent in (None, e.record.id))
 
     def _not_published(self, entry: Entry, exc: BaseException) -> None:
         epoch = entry.record.epoch + 1
+        # Before the lock: the disk and the store may take long to answer.
         gone, whose = _is_gone(entry.path), blame(exc, self.publisher.committer)
         with self._changed:
-            if gone:  # trying again would hold up all that wait behind it
+            if gone:  # another attempt would fail too, and hold up the others
                 self._give_up(entry.record.id)
                 self._lose(exc, f"{entry.path} has vanished from the spool before it was uploaded, and is lost")
-            elif isinstance(exc, CorruptCheckpointError):  # nor will it ever be again what was sealed
+            elif isinstance(exc, CorruptCheckpointError):  # its bytes are no longer those that were sealed
                 self._give_up(entry.record.id)
                 _drop(entry)
                 self._lose(exc, f"The checkpoint of epoch {epoch} was damaged on the disk, and is lost")
@@ -413,8 +441,8 @@ class Pipeline:
                 self._wait_with(entry, exc, whose)
 
     def _wait_with(self, entry: Entry, exc: BaseException, whose: Blame) -> None:
-        """Queue again what was not published; only the run's own failure makes the others wait as well."""
-        self._entries.appendleft(entry)
+        """Queue an entry again after a failure; the others wait too only if the run itself fails."""
+        self._entries.appendleft(entry)  # at the front: the order of uploads stays
         self._publishing = None
         self._hopes.pop(entry.record.id, None)
         if whose is Blame.RUN:
@@ -447,9 +475,10 @@ class Pipeline:
             self.failure = None
             if commit.problem is not None:
                 self._lose(commit.problem, f"The checkpoint of epoch {entry.record.epoch + 1} is not shown by its name")
+        # Without the lock: the callback may take long, or call this pipeline.
         try:
             self.on_published(commit.series.find(entry.record.id) or entry.record, commit.is_best)
-        except BaseException:
+        except BaseException:  # whatever it is, the checkpoint is in the bucket all the same
             log.exception("Telling of a finished upload failed")
 
     # Both
@@ -465,7 +494,11 @@ class Pipeline:
         self._failed(exc, what, tell=news)
 
     def _failed(self, exc: BaseException, what: str, *, tell: bool) -> None:
-        """Count a failure; `tell` once for each kind in a row: their texts differ by keys and times alone."""
+        """Count a failure; log a warning with `tell`. The lock must be held.
+
+        Of several errors of the same class in a row, callers log the first: the others differ by keys and times only.
+        Refusals are all logged.
+        """
         self.stats.failures += 1
         self._changed.notify_all()
         known = isinstance(exc, RemoteCkptError | OSError)
@@ -484,7 +517,7 @@ class Pipeline:
 
 
 def _drop(entry: Entry) -> None:
-    """Forget a checkpoint; a disk that refuses keeps its file, and costs nothing else."""
+    """Delete a checkpoint from the spool; if the disk refuses, log a warning."""
     try:
         entry.drop()
     except OSError as exc:
@@ -492,15 +525,18 @@ def _drop(entry: Entry) -> None:
 
 
 def _is_gone(path: Path) -> bool:
-    """Return whether a file is certainly not there; a disk that does not answer shows nothing."""
+    """Return whether a file is certainly absent; False if the disk does not answer."""
     try:
         return not path.exists()
-    except OSError:
+    except OSError:  # a network disk may be away for a while; its files are not lost
         return False
 
 
 def _as_exception(exc: BaseException) -> Exception:
-    """Return an error that may be raised elsewhere: `SystemExit` of a user's code must not end another thread."""
+    """Return an `Exception`, to be raised on another thread: `SystemExit` of a user's code must not end it.
+
+    Any other `BaseException` becomes the cause of a `RemoteCkptError`.
+    """
     if isinstance(exc, Exception):
         return exc
     error = RemoteCkptError(f"{type(exc).__name__}: {exc}")

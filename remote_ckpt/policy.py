@@ -1,4 +1,4 @@
-"""Which checkpoint is better, and which are kept: pure functions over scores and records."""
+"""Rules for the best checkpoint and for retention: pure functions of scores and records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from remote_ckpt.metric_names import mode_of
 
 
 class Scored(Protocol):
-    """What the rules look at."""
+    """A record with an id and a score, as used by the rules."""
 
     @property
     def id(self) -> str: ...  # noqa: D102
@@ -22,7 +22,7 @@ class Scored(Protocol):
 
 
 class Timed(Protocol):
-    """What the order of capture is read from."""
+    """A record with a time of capture."""
 
     @property
     def created(self) -> datetime: ...  # noqa: D102
@@ -33,10 +33,10 @@ T = TypeVar("T", bound=Timed)
 
 
 def scalar(value: Any) -> float | None:
-    """Return a metric as a float; None for all that is not one number.
+    """Return a metric as a float; None for anything but a single number.
 
-    An array or tensor that holds a single number is one, whatever its shape: NumPy 2.4 refuses `float()` of it. An
-    integer too large for a float is none.
+    An array or tensor that holds a single number counts as a number, of any shape: NumPy 2.4 refuses `float()` of such
+    an array. The result is None for an integer too large for a float.
     """
     try:
         while shape := tuple(getattr(value, "shape", ())):
@@ -44,19 +44,19 @@ def scalar(value: Any) -> float | None:
                 return None
             value = value[0]
         return None if isinstance(value, str | bytes) else float(value)
-    except Exception:  # noqa: BLE001 - of any class that somebody logs; it is no number then
+    except Exception:  # noqa: BLE001 - logs may hold objects of any class, whose methods may raise anything
         return None
 
 
 def is_number(score: float | None) -> bool:
-    """Return whether `score` can be compared: not None, not NaN. Infinities can, and the right one beats all."""
+    """Return whether `score` can be compared: neither None nor NaN. An infinity can be compared."""
     return score is not None and not math.isnan(score)
 
 
 def is_better(score: float | None, best: float | None, mode: Mode) -> bool:
     """Return whether `score` beats `best`.
 
-    NaN and None never win and never stand in a number's way; a tie does not win.
+    NaN and None never beat a score, and any number beats NaN and None. An equal score does not beat.
     """
     if score is None or math.isnan(score):
         return False
@@ -66,14 +66,14 @@ def is_better(score: float | None, best: float | None, mode: Mode) -> bool:
 
 
 def infer_mode(monitor: str, direction: str | None = None) -> Mode:
-    """Return which way a metric is better.
+    """Return the direction of a metric: `"min"` or `"max"`.
 
     Args:
         monitor: The metric's name; `val_` in front makes no difference.
-        direction: The direction that the compiled metric itself gives, `"up"` or `"down"`, if any: it goes first.
+        direction: The direction given by the compiled metric, `"up"` or `"down"`, if any; used before the name.
 
     Raises:
-        DirectionError: Neither the metric nor the words of its name decide, see `metric_names`.
+        DirectionError: Neither the metric nor the words of its name give a direction, see `metric_names`.
     """
     if direction in ("up", "down"):
         return "max" if direction == "up" else "min"
@@ -87,7 +87,7 @@ def infer_mode(monitor: str, direction: str | None = None) -> Mode:
 
 
 def best_of(records: Sequence[Scored], mode: Mode) -> str | None:
-    """Return the id of the best record, the first among equals; None when none has a number: then there is no best."""
+    """Return the id of the best record, the first among equals; None (no best) if no record has a number as score."""
     best: Scored | None = None
     for record in records:
         if is_better(record.score, best.score if best else None, mode):
@@ -96,11 +96,11 @@ def best_of(records: Sequence[Scored], mode: Mode) -> str | None:
 
 
 def by_capture(records: Iterable[T]) -> list[T]:
-    """Return records in the order of their capture; the last one is the latest, everywhere.
+    """Return records in the order of their capture. The last record is "the latest" everywhere in this package.
 
     Args:
-        records: In the order of their commits, which decides between equal times. Commits overtake each other, when
-            several machines upload, or when `recover` or `push` bring an old checkpoint late.
+        records: In the order of their commits, which decides between equal times. The order of commits may differ from
+            the order of capture when several machines upload, or when `recover` or `push` adds an old checkpoint.
     """
     return sorted(records, key=lambda record: record.created)
 
@@ -108,7 +108,7 @@ def by_capture(records: Iterable[T]) -> list[T]:
 def best_first(records: Sequence[S], mode: Mode) -> list[S]:
     """Return the records with the better ones first, in agreement with `best_of`.
 
-    Equals stay in their order; those without a number come at the end, the last one first.
+    Records with equal scores keep their order. Records whose score is not a number come at the end, in reverse order.
     """
     sign = 1.0 if mode == "min" else -1.0
     ranked = sorted((r for r in records if is_number(r.score)), key=lambda record: sign * (record.score or 0.0))
@@ -121,11 +121,11 @@ def retained(records: Sequence[Scored], mode: Mode, keep_best: int | None, keep_
     Args:
         records: One series' records, see `by_capture`.
         mode: Which direction is better.
-        keep_best: How many of the best to keep; None leaves the choice to `keep_last`.
-        keep_last: How many of the latest to keep; None leaves the choice to `keep_best`.
+        keep_best: How many of the best to keep; with None, only the best and those kept by `keep_last`.
+        keep_last: How many of the latest to keep; with None, only the latest and those kept by `keep_best`.
 
     Returns:
-        Ids. With both None: all of them.
+        Ids. With both None: the ids of all records.
     """
     if (keep_best is None and keep_last is None) or not records:
         return {record.id for record in records}

@@ -1,4 +1,4 @@
-"""Folders for this user alone."""
+"""Private folders: for this user alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and what is missing above it, with mode 0700 whatever the umask; what exists stays as it is.
+    """Create a folder and all missing parents with mode 0700; existing folders are not changed.
 
-    (`Path.mkdir(parents=True)` gives its mode to the last one only, and who may write to one above it may replace it.)
+    `Path.mkdir(parents=True)` applies its mode to the last folder only. Another user who may write to a parent could
+    then replace the folder.
 
     Raises:
-        OSError: It cannot be created.
+        OSError: A folder cannot be created.
     """
     missing = []
     for path in (folder, *folder.parents):
@@ -21,14 +22,16 @@ def make_folder(folder: Path) -> None:
             break
         missing.append(path)
     for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)  # another process may create the same folder at this moment
 
 
 def is_ours(folder: Path) -> bool:
-    """Return whether this is a real folder of this user: no link, and nobody else's, who could have put anything in it.
+    """Return whether `folder` is a real folder, not a link, owned by this user.
+
+    Another owner could have put anything into the folder.
 
     Raises:
-        OSError: It cannot be looked at.
+        OSError: The folder does not exist or cannot be inspected.
     """
-    found = folder.lstat()  # one look: it may be removed before a second one
+    found = folder.lstat()  # a single call: between two calls the folder may be removed or replaced
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()

@@ -1,4 +1,4 @@
-"""How far a long transfer has come: told to the log every few seconds, by whoever moves its bytes."""
+"""Progress of long transfers, logged every few seconds from the threads moving the bytes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from remote_ckpt.stores.base import MIB, Progress
 log = logging.getLogger("remote_ckpt")
 
 EVERY = 10.0
-"""Seconds between two lines, and before the first: what is done sooner is not worth one."""
+"""Seconds between two log lines, and before the first. A shorter transfer logs no line."""
 
 
 class Meter:
-    """A `Progress` that counts, passes on what it counts, and logs bytes, rate and time left at INFO.
+    """A `Progress` for counting bytes; passes each count on, and logs bytes, rate and time left at INFO.
 
-    It has no thread of its own: a transfer that stands still is silent here, and its retries are logged where they are
-    made. It may be called from several threads. The rate is that since the last line, which is what a link does now.
+    A meter has no thread: while no byte moves, nothing is logged here; retries are logged by the code that retries.
+    Threads: any. The logged rate is the rate since the last line, so it shows the present speed of the link.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Meter:
         """Begin to count.
 
         Args:
-            doing: What is under way, as a line of the log begins: "Uploading s3://…".
-            total: Bytes there are to move.
-            also: Told the same counts.
-            every: Seconds between lines.
-            clock: Gives seconds.
+            doing: The beginning of each log line: "Uploading s3://…".
+            total: Bytes to move.
+            also: Called with the same counts.
+            every: Seconds between log lines.
+            clock: Returns the time in seconds.
         """
         self._doing, self._total, self._also = doing, total, also
         self._every, self._clock = every, clock
@@ -47,23 +47,24 @@ class Meter:
         self._told_at, self._told = clock(), 0
 
     def __call__(self, count: int) -> None:
-        """Take note of `count` more bytes."""
+        """Count `count` more bytes, and log a line if due."""
         with self._lock:
             self._done += count
             line = self._line()
+        # Outside the lock: a slow log handler must not stop the other threads of the transfer.
         if line is not None:
             log.info("%s", line)
         if self._also is not None:
             self._also(count)
 
     def resume(self, count: int) -> None:
-        """Take note of `count` bytes that an earlier transfer has moved: they say nothing of the rate."""
+        """Count `count` bytes moved by an earlier transfer; these bytes do not enter the rate."""
         with self._lock:
             self._told += count
         self(count)
 
     def _line(self) -> str | None:
-        """Return what to log, when it is time."""
+        """Return a log line if due, and start the next interval; else None. The caller holds the lock."""
         now = self._clock()
         if now - self._told_at < self._every:
             return None

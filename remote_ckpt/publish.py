@@ -1,4 +1,4 @@
-"""One sealed checkpoint's way into the bucket: upload, commit, drop, alias, prune. For writers and for recovery."""
+"""Publish a sealed checkpoint: upload, commit, renew the alias, prune, drop. For writers, recovery and push."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from remote_ckpt.stores.base import Base, Digests, ObjectInfo, ObjectStore, Prog
 log = logging.getLogger("remote_ckpt")
 
 _ADOPTED = timedelta(hours=12)  # half of what a sweep waits before it takes an object for an orphan
-_NAMES = 8  # a formatted name can be taken; one with six random characters, eight times over, cannot
-_LONG = 300.0  # seconds; S3 dates an object by the beginning of its upload, and a sweep goes by that
+_NAMES = 8  # names tried: as formatted, then with six random characters of the id, then with these and a number
+_LONG = 300.0  # seconds; S3 dates an object sent in parts by the beginning of its upload, and a sweep uses that date
 
 
 def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
-    """Return the formatted name, or one under the hidden folder when every checkpoint would have the same."""
+    """Return the formatted name; if the template has no fields, a name with the id, under the hidden folder."""
     if template.fields:
         return formatted
     return f"{HIDDEN}/{Template.with_suffix_before_extension(formatted, checkpoint_id)}"
@@ -41,7 +41,7 @@ def object_key(template: Template, formatted: str, checkpoint_id: str) -> str:
 
 @dataclass
 class Publisher:
-    """Publishes sealed checkpoints of one run, one at a time, from one thread."""
+    """A publisher of a run's sealed checkpoints. For a single thread at a time."""
 
     store: ObjectStore
     location: Location
@@ -50,31 +50,36 @@ class Publisher:
     _attempts: dict[str, Attempts] = field(default_factory=dict)  # by id, of what is not in the bucket yet
 
     def publish(self, entry: Entry, report: TransferReport, progress: Progress | None = None) -> Commit:
-        """Bring a sealed checkpoint into the bucket and drop it from the spool.
+        """Upload and commit a sealed checkpoint, then drop the checkpoint from the spool.
 
         Repeating is safe at any point, also by another process after a crash. After an error the entry is still in the
         spool, the bucket is readable, and the manifest names only complete objects.
 
         Args:
-            entry: What `Spool.seal` or `Spool.adopt` returned.
+            entry: An entry from `Spool.seal` or `Spool.adopt`.
             report: Counts bytes and retries while the upload goes on.
-            progress: Told of each part.
+            progress: Called with the bytes of each part sent.
+
+        Returns:
+            The commit. Its `problem` is set if the alias could not be renewed.
 
         Raises:
             StoreError: The store refused, or did not answer in time.
             CommitConflictError: Other writers won every round.
-            CommitOutcomeUnknownError: It may be visible; publishing again finds out.
-            ManifestError: The manifest cannot be read; nothing was changed.
+            CommitOutcomeUnknownError: The checkpoint may be visible; publishing again finds out.
+            LocationError: The name and all others tried are taken.
+            ManifestError: The manifest cannot be read, or has no room for the record; it was not changed.
         """
         self._check_store()
         record, begun = entry.record, time.monotonic()
         attempts = self._attempts.setdefault(record.id, Attempts(entry.journal))
         again = entry.recovered or attempts.any
-        if again and self.committer.knows(record):
+        if again and self.committer.knows(record):  # committed before a crash or a lost answer: send nothing again
             commit = self.committer.commit(record, entry.terms, entry.blocks)
         else:
             record = self._upload(entry, report, progress)
             commit = self._commit(record, entry, attempts)
+            # A sweep may have taken an object this old for an orphan, between its look at the manifest and our commit.
             is_old = again or time.monotonic() - begun > _LONG
             if is_old and self._was_swept(record.key):
                 log.warning("%s was deleted before its commit: sending it again.", self.location.url(record.key))
@@ -84,31 +89,32 @@ class Publisher:
         self._delete(commit.pruned, commit.manifest)
         try:
             entry.drop()
-        except OSError as exc:
+        except OSError as exc:  # a later process finds the seal, sees the record in the manifest, and drops again
             log.warning("%s is uploaded, and cannot be removed from the spool: %s", entry.path, exc)
         del self._attempts[record.id]
         return commit
 
     def _commit(self, record: Checkpoint, entry: Entry, attempts: Attempts) -> Commit:
-        """Commit; after a failure, whoever tries again has not to send the bytes again."""
+        """Commit a record. After a failure, note the object in the journal, so that no bytes are sent again."""
         try:
             return self.committer.commit(record, entry.terms, entry.blocks)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the bytes are in the bucket, and another process may publish next
             attempts.keep()
             raise
 
     def _check_store(self) -> None:
-        """Find out what the store does before the first write, and tell the user what it does not."""
+        """Probe the store before the first write, and log missing guarantees as warnings."""
         if not self._checked:
             for note in self.store.probe().notes:
                 log.warning("%s: %s", self.location.name, note)
             self._checked = True
 
     def _upload(self, entry: Entry, report: TransferReport, progress: Progress | None) -> Checkpoint:
-        """Create the object, unless an earlier attempt has; when its name is taken, under the next name.
+        """Create the object, unless an earlier attempt has made the object; if the name is taken, try the next name.
 
-        A store that keeps no owners takes equal bytes under the name for an upload of ours whose answer was lost. They
-        may as well be another writer's, whose retention will delete them; so a first attempt looks before it begins.
+        In a store that keeps no owners, equal bytes under the name count as our own upload whose answer was lost. They
+        may equally be another writer's object, which that writer's retention will delete. So the first attempt with a
+        name checks before the upload that the name is free.
         """
         record = entry.record
         self.committer.require_room(record.series)
@@ -124,14 +130,14 @@ class Publisher:
                 continue
             try:
                 return self._at(self._send(key, entry, report, progress), record)
-            except PreconditionFailedError:
+            except PreconditionFailedError:  # another writer took the name after our look
                 attempts.forget(key)
                 log.info("%s is taken; choosing another name.", self.location.url(key))
         raise LocationError(f"{self.location.url(record.key)} and {_NAMES - 1} names like it are taken.")
 
     def _send(self, key: str, entry: Entry, report: TransferReport, progress: Progress | None) -> Made:
         attempts = self._attempts[entry.record.id]
-        attempts.begin(key)
+        attempts.begin(key)  # before the first request: after a crash, the object under `key` may be ours
         found = self.store.upload(
             key,
             entry.path,
@@ -146,7 +152,7 @@ class Publisher:
         return attempts.made
 
     def _at(self, made: Made, record: Checkpoint) -> Checkpoint:
-        """Return the record of a checkpoint whose object is in the bucket."""
+        """Return a record completed with the key, URL and time of the uploaded object."""
         known = {"key": made.key, "url": self.location.url(made.key), "uploaded": made.time}
         return record.model_copy(update=known)
 
@@ -158,7 +164,11 @@ class Publisher:
         return found.version == made.version and found.owner in (None, record.id) and _is_young(found)
 
     def _base(self, entry: Entry) -> Base | None:
-        """Return the object that has most of the new one's bytes: all of them, or the series' last one."""
+        """Return an identical object of the series, else the object committed last, else None.
+
+        Identical means of equal size and SHA-256. The last object is not compared here: the store finds equal blocks.
+        The manifest may be stale; a base that has vanished costs time only.
+        """
         digests = entry.digests
         series = self.committer.recall().of(entry.record.series)
         if series is None:
@@ -173,7 +183,10 @@ class Publisher:
         return Base(last.key, Digests(last.size, last.sha256, last.crc32c, blocks.each))
 
     def _is_usable(self, key: str, attempts: Attempts) -> bool:
-        """Return whether a key is free, or has what we began to upload, too young for a sweep to be deleting it."""
+        """Return whether to upload to `key`: the key is free, or an earlier attempt may have made the object there.
+
+        Such an object must be young: an old one may be deleted by a sweep at this moment.
+        """
         try:
             found = self.store.stat(key)
         except ObjectNotFoundError:
@@ -188,9 +201,9 @@ class Publisher:
         return False
 
     def _shown(self, commit: Commit, record: Checkpoint) -> Exception | None:
-        """Renew the fixed name; return why that is refused. The checkpoint is in the bucket either way.
+        """Renew the alias; return the error if the store refuses. The checkpoint is in the bucket in any case.
 
-        What passes by itself is raised: the entry is published again, which costs a look at the manifest.
+        An error that will pass is raised: then the entry is published again, which sends no bytes again.
         """
         try:
             self._show(commit, record.series)
@@ -204,15 +217,15 @@ class Publisher:
         return None
 
     def _was_swept(self, key: str) -> bool:
-        """Return whether a sweep took an object for an orphan, a moment before the commit that names it."""
+        """Return whether an object named by the manifest is absent, deleted by a sweep just before the commit."""
         return self._is_free(key) and key in self.committer.archive.keys(self.committer.load())
 
     def _show(self, commit: Commit, name: str) -> None:
         """Copy the best (or the latest, see `Series.shown`) to the series' fixed name, in the store.
 
-        Two writers' copies may land in the wrong order. So each looks at the manifest again after its copy, and the
-        one that lands last sees what the other has committed before it copied. A manifest that is older than our own
-        commit has nothing newer to show.
+        The copies of two writers may take effect in the wrong order. So each writer reads the manifest again after its
+        copy: the writer that copies last then sees the commit of the other, which came before the other's copy. A
+        manifest older than our own commit was deleted or put back, and has nothing newer to show.
         """
         series, shown = commit.series, ""
         while (target := series.shown) is not None and target.id != shown:
@@ -220,7 +233,7 @@ class Publisher:
                 self.store.copy(target.key, name)
                 shown = target.id
             except ObjectNotFoundError:
-                shown = ""  # pruned by another writer meanwhile: the manifest names a newer one
+                shown = ""  # another writer has pruned it since: read the manifest again
             manifest = self.committer.load()
             again = manifest.of(name)
             if manifest.revision < commit.manifest.revision:
@@ -228,11 +241,11 @@ class Publisher:
             if again is None or (not shown and again.shown == target):
                 return
             series = again
-        if not series.alias_seen:
+        if not series.alias_seen:  # from now on, an absent fixed name means that the user deleted it
             self.committer.change(lambda manifest: _with_alias_seen(manifest, name))
 
     def _delete(self, pruned: tuple[Checkpoint, ...], manifest: Manifest) -> None:
-        """Delete the objects of pruned records. What cannot be deleted stays, and is told."""
+        """Delete the objects of pruned records. After a failure, log a warning; a later sweep may delete the object."""
         deleter = Deleter(self.committer, manifest)
         for record in pruned:
             try:

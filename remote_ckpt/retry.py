@@ -1,4 +1,4 @@
-"""Time-budgeted retry over our own errors; the only import of tenacity."""
+"""Retry within a time budget, for this package's own errors; the only import of tenacity."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ log = logging.getLogger("remote_ckpt")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to keep trying, and how to wait.
+    """The time budget of retries, and the waits between attempts.
 
     Attributes:
-        deadline: Seconds from the first attempt after which no new attempt starts. Attempts are not counted: the
-            layers below may retry as well, and counts would multiply.
+        deadline: Seconds from the first attempt after which no new attempt starts. The number of attempts is not
+            limited: the layers below may retry as well, and numbers of attempts would multiply.
         first_wait: Seconds; the upper bound of the first wait. Waits are uniform over [0, bound] ("full jitter",
             AWS Architecture Blog 2015), and the bound doubles.
-        longest_wait: Seconds; the bound never exceeds it.
-        sleep: How to wait; tests give one that does not.
+        longest_wait: Seconds; the largest bound of a wait.
+        sleep: Waits the given seconds; tests pass a function that returns at once. `call_async` does not use it.
     """
 
     deadline: float = 600.0
@@ -49,7 +49,7 @@ def is_safe_to_repeat(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether trying again may help; for requests that may be applied twice without harm."""
+    """Return whether trying again may help, for a request with the same effect when applied twice."""
     return isinstance(error, TransientError)
 
 
@@ -60,7 +60,17 @@ def call(
     retry_on: Callable[[BaseException], bool] = is_transient,
     on_retry: Callable[[BaseException], None] | None = None,
 ) -> T:
-    """Call `attempt` until it returns, fails for good, or the time is up; the last error is raised as it is."""
+    """Call `attempt` until success, a permanent error, or the end of the time budget; return the result.
+
+    Args:
+        attempt: One try.
+        policy: The time budget (seconds) and the waits.
+        retry_on: Whether to try again after this error.
+        on_retry: Called with the error before each wait.
+
+    Raises:
+        BaseException: The last error of `attempt`, unchanged.
+    """
     return Retrying(sleep=policy.sleep, **_strategy(policy, retry_on, on_retry))(attempt)
 
 
@@ -71,7 +81,7 @@ async def call_async(
     retry_on: Callable[[BaseException], bool] = is_transient,
     on_retry: Callable[[BaseException], None] | None = None,
 ) -> T:
-    """The same for a coroutine function, on the running event loop; waits do not block the loop."""
+    """Await `attempt` like `call`, on the running event loop; the waits do not block the loop."""
 
     async def once() -> T:  # tenacity would not await what a lambda returns
         return await attempt()
@@ -86,6 +96,7 @@ def _strategy(
 ) -> dict[str, Any]:
     return {
         "retry": retry_if_exception(retry_on),
+        # Give up before a wait that would end after the deadline, not after it.
         "stop": stop_before_delay(policy.deadline),
         "wait": wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait),
         "before_sleep": _tell(on_retry),

@@ -1,21 +1,21 @@
-"""Sealed checkpoints on the local disk, their journals, and whose they are.
+"""Sealed checkpoints on the local disk, their journals and their owners.
 
 ::
 
     <spool>/<run>/                     one folder for each run, named by a digest of its URL
-        run.json                       which run that is, for people
+        run.json                       the run's URL and protocol, for people
         <owner>/                       one folder for each process that writes
             lock                       held while the owner lives; the kernel drops it when the owner dies, see `alive`
-            left                       in place of signs of life: the owner has ended in good order
-            <id>.weights.h5.partial    being written
+            left                       a mark that the owner has released the folder: no signs of life will come
+            <id>.partial.weights.h5    being written
             <id>.weights.h5            complete and on the disk
-            <id>.json                  the seal: the record, how to commit it, and on which server. Without it the file
-                                       counts for nothing
-            <id>.upload.json           how far the upload has come
-            spare.weights.h5           one that is in the bucket; the next is written over it, while the owner lives
+            <id>.json                  the seal: the record, how to commit it, and on which server. A file without a
+                                       seal counts for nothing
+            <id>.upload.json           the journal: how far the upload has come
+            spare.weights.h5           a file no longer needed; the next checkpoint is written over it
 
-Folders are 0700, so all that is in them is the user's alone. The checkpoints themselves have the user's own mode, as a
-local run gets them by a link. No secrets are stored here.
+The folders of the run and of each owner have mode 0700, so only the user can read what is in them. The checkpoint
+files themselves have the mode of the user's umask, because a local run gets them by a link. No secrets are stored here.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ from remote_ckpt.stores.base import Digests, Progress
 log = logging.getLogger("remote_ckpt")
 
 DEFAULT_LIMIT = 10 << 30
-"""Bytes; never more than half of what the disk has free."""
+"""Bytes that a run's spool may hold; see `Spool.room` for the second bound."""
 
 _SPARE_SUFFIX = ".weights.h5"
 _SPARE = f"spare{_SPARE_SUFFIX}"
-"""To write over pages that the kernel has takes half the time of having it find new ones (299 MB: 31 ms, 60 ms)."""
+"""A file to write over: the kernel has its pages, and new ones take twice the time (299 MB: 31 ms, 60 ms)."""
 
-_AGAIN = 100  # folders that vanish while they are made do so by chance
+_AGAIN = 100  # attempts; another process's `close` may remove the run's folder between two steps of ours
 _FULL = (28, 122)  # ENOSPC, EDQUOT: the same numbers on every Linux; names are missing on some systems
 
 
 class Terms(BaseModel):
-    """How a series is kept: what a commit needs beside the record. Travels with each sealed checkpoint.
+    """The judging and retention of a series, needed by a commit beside the record. Stored in each seal.
 
     Attributes:
         monitor: The metric that decides.
@@ -88,17 +88,17 @@ class _Seal(BaseModel):
 
 @dataclass(frozen=True)
 class Entry:
-    """A sealed checkpoint that is not yet known to be in the bucket.
+    """A sealed checkpoint, not yet known to be in the bucket.
 
     Attributes:
-        record: What will be committed.
-        terms: How.
+        record: The record to commit.
+        terms: How its series is judged and kept.
         path: The file, complete and on the disk.
         blocks: Digests of its blocks, see `stores.Digests`.
         recovered: Whether another process sealed it.
         reusable: Whether its file may be written over once it is in the bucket.
-        server: The server that it is for, see `ObjectStore.server`; None where none was noted: by earlier versions,
-            and where the settings named none that can be used.
+        server: The server for which it was sealed, see `ObjectStore.server`. None in seals of earlier versions, and if
+            the settings named no usable server.
     """
 
     record: Checkpoint
@@ -111,25 +111,28 @@ class Entry:
 
     @property
     def digests(self) -> Digests:
-        """The checksums, as the store wants them."""
+        """The file's size and checksums, in the form for the store."""
         return Digests(self.record.size, self.record.sha256, self.record.crc32c, self.blocks)
 
     @property
     def journal(self) -> FileJournal:
-        """Where the upload notes its progress."""
+        """The journal of the upload, a file beside the checkpoint."""
         return FileJournal(self.path.parent / f"{self.record.id}.upload.json")
 
     def drop(self) -> None:
-        """Forget the checkpoint: the seal goes first, so that a crash in between leaves nothing half alive.
+        """Delete the seal, the journal and the file; or keep the file as the spare, if `reusable`.
 
-        Its file is kept to be written over, if it may be.
+        The seal is deleted first: after a crash in between, the rest counts for nothing.
+
+        Raises:
+            OSError: The disk refused; the checkpoint may still be sealed.
         """
         folder = self.path.parent
         for path in (folder / f"{self.record.id}.json", folder / f"{self.record.id}.upload.json"):
             path.unlink(missing_ok=True)
         spare = folder / _SPARE
-        with contextlib.suppress(FileNotFoundError):
-            if self.reusable and self.path.stat().st_nlink == 1:
+        with contextlib.suppress(FileNotFoundError):  # the user removed the file: nothing is left to delete
+            if self.reusable and self.path.stat().st_nlink == 1:  # a second link would see its bytes change
                 self.path.rename(spare)
             else:
                 self.path.unlink()
@@ -137,12 +140,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class FileJournal:
-    """An upload's notes in a file; each save is atomic."""
+    """An upload's journal in a file; each save is atomic."""
 
     path: Path
 
     def load(self) -> dict[str, Any]:
-        """Return what was saved last; empty at first, and when the notes are unreadable (the upload starts anew)."""
+        """Return the state last saved; empty at first, and if the file is unreadable (the upload starts anew)."""
         try:
             state = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
@@ -150,7 +153,7 @@ class FileJournal:
         return state if isinstance(state, dict) else {}
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the notes, durably. A full or failing disk costs the notes alone: the upload goes on without."""
+        """Replace the journal, durably. If the disk refuses, a warning is logged and the upload goes on."""
         try:
             _write_durably(self.path, json.dumps(state).encode())
         except OSError as exc:
@@ -158,9 +161,10 @@ class FileJournal:
 
 
 class Spool:
-    """The part of the local disk where one process keeps one run's checkpoints until they are in the bucket.
+    """The local folder where a process keeps a run's checkpoints until they are in the bucket.
 
-    Threads: `scratch` belongs to the training thread, `seal` to the sealer, `Entry.drop` to the publisher.
+    Threads: `scratch` is for the training thread, `seal` for the sealer, `Entry.drop` for the publisher, `beat` for
+    any.
     """
 
     def __init__(
@@ -171,15 +175,15 @@ class Spool:
         *,
         server: Callable[[], str] | None = None,
     ):
-        """Name the folders; nothing is created before it is needed.
+        """Choose the folders; nothing is created yet.
 
         Args:
             location: The run.
             folder: Where spools live; by default `REMOTE_CKPT_SPOOL`, else inside a local run itself (so that an
                 upload is a link), else the user's cache folder.
-            limit: Bytes that this run's spool may hold; at most half of what the disk has free.
-            server: Returns the server that the run is on, see `ObjectStore.server`; asked when it is first needed.
-                One URL may be of several servers: what was sealed for another one is never taken for this run's.
+            limit: Bytes that this run's spool may hold; `room` has a second bound.
+            server: Returns the run's server, see `ObjectStore.server`; called each time the server is needed. One URL
+                may exist on several servers: a checkpoint sealed for another server is never uploaded to this one.
         """
         self.location = location
         self.limit = DEFAULT_LIMIT if limit is None else limit
@@ -189,31 +193,37 @@ class Spool:
         self._elsewhere: frozenset[Path] = frozenset()
         self._own: Owned | None = None
         self._adopted: list[Owned] = []
-        self._claiming = threading.Lock()
+        self._claiming = threading.Lock()  # `scratch` and `seal` may both be the first to need the folder
 
     def used(self) -> int:
-        """Return the bytes that this run's spool holds, whoever wrote them; not the spares, which get used up."""
+        """Return the bytes in this run's spool, from all processes.
+
+        Not counted: spares, which are written over next, and the folders for other servers, which `adopt` has found.
+        """
         return self._held()[0]
 
     def room(self) -> int:
-        """Return how many more bytes may be written now."""
+        """Return how many more bytes may be written now; negative if the limit is exceeded.
+
+        The spool may hold `limit` bytes, and at most half of the disk space that is free or held by the spool.
+        """
         used, spare = self._held()
         try:
             free = shutil.disk_usage(_existing(self.folder)).free + spare
-        except OSError:
+        except OSError:  # a disk that does not answer has no room
             free = 0
         return min(self.limit - used, (free + used) // 2 - used)
 
     def _held(self) -> tuple[int, int]:
-        """Return the bytes of what waits or is being written, and of the spares, in which the next will be written.
+        """Return two sums of bytes: of waiting and unfinished files, and of spares, to be written over next.
 
-        What waits for another server must not crowd out what is for this one.
+        Checkpoints for another server are not counted: they must not take the room of this run's checkpoints.
         """
         used = spare = 0
         for path in self.folder.glob("*/**/*"):  # files from `scratch` lie a folder deeper
             if path.name in NAMES or not self._elsewhere.isdisjoint(path.parents):
                 continue
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # its owner may delete the file at any moment
                 found = path.lstat()
                 size = found.st_size if stat.S_ISREG(found.st_mode) else 0
                 used, spare = (used, spare + size) if path.name == _SPARE else (used + size, spare)
@@ -228,18 +238,19 @@ class Spool:
         *,
         blocks: bool = False,
     ) -> Entry:
-        """Write a checkpoint, put it safely on the disk, and seal it.
+        """Write a checkpoint, fsync the file, and write the seal. After an error the file is deleted.
 
         Args:
-            checkpoint_id: Names the files.
-            suffix: `".weights.h5"`, `".keras"` or `".h5"`; Keras looks at it.
+            checkpoint_id: The stem of the file names.
+            suffix: `".weights.h5"`, `".keras"` or `".h5"`; Keras checks the suffix.
             write: Called with the path to write to, which ends with `suffix`; a file of any content may be there.
-            complete: Called with the file's digests; returns the record and how to commit it.
-            blocks: Whether to digest each block too.
+            complete: Called with the file's digests; returns the record and the terms.
+            blocks: Whether to compute the digests of all blocks too.
 
         Raises:
-            SpoolFullError: The disk is full. What was written is removed.
+            SpoolFullError: The disk is full.
             SpoolError: The folder cannot be written to.
+            Exception: Any other error of `write` or `complete`, unchanged.
         """
         with _translated(self.folder):
             folder = self._claim().folder
@@ -247,27 +258,29 @@ class Spool:
             partial, path = folder / f"{checkpoint_id}.partial{suffix}", folder / f"{checkpoint_id}{suffix}"
             try:
                 if suffix == _SPARE_SUFFIX:
-                    with contextlib.suppress(FileNotFoundError):
+                    with contextlib.suppress(FileNotFoundError):  # no spare yet
                         (folder / _SPARE).rename(partial)
-                        _sync(folder)  # or a power cut could bring back its old seal over the new bytes
+                        _sync(folder)  # else a power cut may bring back the spare's old seal, beside new bytes
                 write(partial)
-                _sync(partial)
+                _sync(partial)  # before the seal: after a power cut, a sealed file must be complete
                 digests = digest_file(partial, blocks=blocks)
-                partial.rename(path)
+                partial.rename(path)  # durable with the seal, whose write ends with an fsync of the folder
                 record, terms = complete(digests)
                 server = self._server_if_known()
                 seal = _Seal(record=record, terms=terms, blocks=digests.blocks, server=server)
                 _write_durably(folder / f"{checkpoint_id}.json", seal.model_dump_json().encode())
-            except BaseException:
+            except BaseException:  # `write` runs a user's layers, which may raise anything
                 partial.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 raise
-        # A local run's objects are links to these files: somebody may be reading one even when its name is gone.
+        # A local run's objects are links to these files: another process may read one after its name was deleted.
         reusable = suffix == _SPARE_SUFFIX and self.location.protocol != "file"
         return Entry(record, terms, path, digests.blocks, reusable=reusable, server=server)
 
     def scratch(self) -> Path:
-        """Return a folder on the spool's filesystem for files that will be sealed; removed with the owner's.
+        """Return this process's folder in the spool, for temporary files on the filesystem of the sealed files.
+
+        `close` deletes them; while something sealed is there, the process that takes the folder over does.
 
         Raises:
             SpoolError: The folder cannot be created.
@@ -276,17 +289,19 @@ class Spool:
             return self._claim().folder
 
     def adopt(self, *, unnoted: bool = False) -> list[Entry]:
-        """Return what dead processes left here, oldest first, and own it from now on.
+        """Take over the sealed checkpoints of dead processes; return them, oldest first.
 
-        A process that lives keeps what it has: its lock cannot be taken. So does one on another host, whose lock may
-        not reach this one, until it has shown no life for half an hour; that is logged. Files that were never sealed
-        are removed. What is for another server stays where it is, see `elsewhere`.
+        The checkpoints of a live process stay with that process: its lock cannot be taken. A lock may not reach from
+        one host to another: there, a folder is left alone until its owner has left or has shown no sign of life for
+        `alive.SILENCE` seconds (half an hour), and a warning is logged. Unsealed files of dead processes are deleted. A
+        folder whose checkpoints are all for another server stays as it is, see `elsewhere`.
 
         Args:
-            unnoted: Whether to take what has no server noted, too: the user answers for its being of this one.
+            unnoted: Whether to take also checkpoints without a server in their seal: the user is sure that they are for
+                this run's server.
 
         Raises:
-            StoreError: Something waits, and the run's server cannot be found out.
+            StoreError: Checkpoints wait, and the run's server cannot be found out.
         """
         for folder in self._owners(unseen=True):  # their owners died while making them
             if not is_being_made(folder) and (unborn := Owned.take(folder)) is not None:
@@ -299,16 +314,17 @@ class Spool:
             if owned is None:
                 self._tell_of(folder)
                 continue
-            found = [entry for entry in _sealed_in(owned.folder) if self._is_for_here(entry, unnoted=unnoted)]
+            sealed = list(_sealed_in(owned.folder))
+            found = [entry for entry in sealed if self._is_for_here(entry, unnoted=unnoted)]
             if found:
                 self._adopted.append(owned)
                 entries += found
-            else:
-                owned.leave(empty=True)
+            else:  # perhaps with checkpoints that are not for this server, or have none in their seal: these stay
+                owned.leave(empty=not sealed)
         return sorted(entries, key=lambda entry: entry.record.created)
 
     def _tell_of(self, folder: Path) -> None:
-        """Log what is left alone because its owner is on another host, and may be alive."""
+        """Log how many checkpoints are left alone because their owner is on another host and may be alive."""
         count = 0 if is_local(folder) else len(list(_sealed_in(folder, tidy=False)))
         if count:
             log.warning(
@@ -321,12 +337,15 @@ class Spool:
             )
 
     def beat(self) -> None:
-        """Show other hosts that this process is alive. Threads: any; call it every minute or so."""
+        """Give a sign of life to other hosts. Threads: any. Call about every minute (`alive.BEAT` seconds)."""
         for owned in (*self._adopted, *((self._own,) if self._own else ())):
             owned.beat()
 
     def beating(self, progress: Progress | None) -> Progress:
-        """Return `progress`, to be told of an upload that this thread waits for; each part is a sign of life."""
+        """Return a progress callback: give a sign of life at each call, then call `progress`.
+
+        For an upload in the foreground, where no sealer thread gives signs of life.
+        """
 
         def told(moved: int) -> None:
             self.beat()
@@ -336,46 +355,48 @@ class Spool:
         return told
 
     def waiting(self) -> list[Entry]:
-        """Return every sealed checkpoint of this run on this machine, without owning any; for looking only.
+        """Return all sealed checkpoints of this run on this machine. Takes over none of them.
+
+        Includes checkpoints of live processes, and checkpoints without a server in their seal.
 
         Raises:
-            StoreError: Something waits, and the run's server cannot be found out.
+            StoreError: Checkpoints wait, and the run's server cannot be found out.
         """
         return sorted(filter(self._is_for_here, self._sealed()), key=lambda entry: entry.record.created)
 
     def elsewhere(self) -> list[Entry]:
-        """Return what waits here under this run's URL and is not taken up by itself: for another server, or unnoted.
+        """Return the sealed checkpoints of this URL for another server, or without a server in their seal.
 
         Raises:
-            StoreError: Something waits, and the run's server cannot be found out.
+            StoreError: Checkpoints wait, and the run's server cannot be found out.
         """
         return [entry for entry in self._sealed() if not self._is_for_here(entry, unnoted=False)]
 
     @property
     def server(self) -> str | None:
-        """The server that the run is on; None where nobody was named to ask.
+        """The run's server; None if the spool was made without the argument `server`.
 
         Raises:
-            StoreError: It cannot be found out with these settings.
+            StoreError: The server cannot be found out with these settings.
         """
         return self._ask_server() if self._ask_server else None
 
     def _server_if_known(self) -> str | None:
-        """Return the server for a seal; what cannot be noted must not keep a checkpoint from the disk."""
+        """Return the server for a seal; None if unknown, because the checkpoint must be sealed all the same."""
         with contextlib.suppress(RemoteCkptError):
             return self.server
         return None
 
     def _is_for_here(self, entry: Entry, *, unnoted: bool = True) -> bool:
-        """Return whether a sealed checkpoint is for the server that this run is on.
+        """Return whether a sealed checkpoint is for this run's server.
 
-        Where there can be only one server, what has none noted is for it.
+        A seal without a server counts as for this server with `unnoted`, or if only one server is possible.
         """
         here = self.server
         return here == entry.server or (entry.server is None and (unnoted or here == ""))
 
     def _look_elsewhere(self) -> None:
-        """Note which owners' folders hold nothing for this run's server."""
+        """Find the owners' folders with sealed checkpoints for other servers only."""
         noted = {folder: list(_sealed_in(folder, tidy=False)) for folder in self._owners()}
         self._elsewhere = frozenset(
             folder for folder, found in noted.items() if found and not any(map(self._is_for_here, found))
@@ -385,11 +406,12 @@ class Spool:
         return [entry for folder in self._owners() for entry in _sealed_in(folder, tidy=False)]
 
     def close(self) -> None:
-        """Let go of the locks, and remove folders that have become empty. Sealed checkpoints stay."""
+        """Remove folders without sealed checkpoints, and release the locks. Sealed checkpoints stay."""
         for owned in (*self._adopted, *((self._own,) if self._own else ())):
             owned.leave(empty=not any(_sealed_in(owned.folder)))
         self._own, self._adopted = None, []
-        with contextlib.suppress(OSError):  # the last one out
+        # The last process removes the run's folder. If another one creates its own meanwhile, rmdir fails: suppressed.
+        with contextlib.suppress(OSError):
             if not self._owners():
                 (self.folder / "run.json").unlink(missing_ok=True)
                 self.folder.rmdir()
@@ -406,10 +428,10 @@ class Spool:
             )
 
     def _owners(self, *, unseen: bool = False) -> list[Path]:
-        """Return what this user's processes made here; in a local run that others write to, theirs may be here too."""
+        """Return the owners' folders of this user. In a local run, folders of other users may lie beside them."""
         try:
             found = [path for path in self.folder.glob("*") if path.name.startswith(".") is unseen]
-        except FileNotFoundError:  # the last one out has just removed it
+        except FileNotFoundError:  # another process has just removed the run's folder, in `close`
             return []
         return sorted(path for path in found if _is_ours(path)) if _is_ours(self.folder) else []
 
@@ -423,7 +445,7 @@ class Spool:
 
     def _make_own(self) -> Owned:
         for _ in range(_AGAIN):
-            with contextlib.suppress(FileNotFoundError):  # the last one out has just removed it
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed the run's folder
                 self._make_folder()
                 return Owned.create(self.folder)
         self._make_folder()
@@ -431,14 +453,14 @@ class Spool:
 
 
 def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
-    """Yield what is sealed in a folder; with `tidy` remove what is not, which only the folder's owner may do."""
+    """Yield the sealed checkpoints of a folder; with `tidy`, delete all other files (for the folder's owner only)."""
     sealed: set[str] = {*NAMES}
     for path in sorted(folder.glob("*.json")):
         if path.name.endswith(".upload.json"):
             continue
         try:
             seal = _Seal.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+        except (OSError, ValidationError):  # dropped by its owner meanwhile, or no seal of ours
             continue
         suffix = next(suffix for suffix in SUFFIXES if seal.record.key.endswith(suffix))
         file = folder / f"{seal.record.id}{suffix}"
@@ -454,10 +476,10 @@ def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
 
 
 def _has_size(path: Path, size: int) -> bool:
-    """Return whether a file, no link, is there with all its bytes; its owner may drop it at any instant."""
+    """Return whether a regular file of this size exists; symbolic links do not count."""
     try:
         found = path.lstat()
-    except OSError:
+    except OSError:  # its owner may drop the file at any moment
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
@@ -478,12 +500,12 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _existing(path: Path) -> Path:
-    """Return the nearest folder that exists."""
+    """Return the nearest existing folder: the path itself or a parent."""
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)  # of a folder too, where fsync makes renames durable
     try:
         os.fsync(descriptor)
     finally:
@@ -491,7 +513,13 @@ def _sync(path: Path) -> None:
 
 
 def _write_durably(path: Path, data: bytes, *, beside: Path | None = None) -> None:
-    """Replace a small file: temporary name (in the folder `beside`, or its own), fsync, rename, fsync of the folder."""
+    """Replace a small file atomically and durably: write a temporary file, fsync, rename, fsync the folder.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        beside: Where the temporary file lies; by default in the file's own folder. A crash leaves it there.
+    """
     temporary = (beside or path.parent) / f"{path.name}.{secrets.token_hex(4)}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -499,7 +527,7 @@ def _write_durably(path: Path, data: bytes, *, beside: Path | None = None) -> No
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        temporary.rename(path)
+        temporary.rename(path)  # a reader sees the old content or the new
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -508,7 +536,7 @@ def _write_durably(path: Path, data: bytes, *, beside: Path | None = None) -> No
 
 @contextlib.contextmanager
 def _translated(folder: Path) -> Iterator[None]:
-    """Turn an OSError into ours, with what the user can do."""
+    """Raise each OSError in the block as a `SpoolError`, with advice for the user."""
     try:
         yield
     except SpoolError:
@@ -528,7 +556,7 @@ def _translated(folder: Path) -> Iterator[None]:
 
 
 def _os_error(exc: BaseException | None) -> OSError | None:
-    """Return the OSError behind an error: h5py raises RuntimeError when closing the file fails as well."""
+    """Return the OSError behind an error, if any: h5py raises RuntimeError when closing the file fails as well."""
     while exc is not None and not isinstance(exc, OSError):
         exc = exc.__cause__ or exc.__context__
     return exc

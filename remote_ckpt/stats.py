@@ -1,4 +1,4 @@
-"""What saving has cost and brought so far."""
+"""Counters of saving: time, bytes and failures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from remote_ckpt.stores.base import TransferReport
 
 @dataclass
 class Stats:
-    """Counters of one writer; read them from any thread.
+    """Counters of one writer; may be read from any thread.
 
     Attributes:
         saves: Checkpoints captured.
-        stall_seconds: How long the training thread was held up, for each of them.
-        durable_seconds: From capture until committed, for each that is in the bucket.
-        publish_seconds: How long its upload and commit took, without waiting for others.
+        stall_seconds: How long the training thread was held up, one number for each capture.
+        durable_seconds: Seconds from capture to commit, one number for each checkpoint of this process in the bucket.
+        publish_seconds: Seconds of upload and commit, without the time in the queue; one number for each checkpoint
+            published, those of earlier processes included.
         bytes_written: Bytes of the files written to the spool.
-        superseded: Checkpoints given up because a better one was waiting behind them (`save_best_only`).
+        superseded: Checkpoints given up because a better one took their place (`save_best_only`).
         dropped: Checkpoints given up because the spool was full.
-        failures: Attempts to write or publish that failed; what failed to publish is tried again later.
-        pending: Captured and not yet in the bucket, as of the last look.
+        failures: Failed attempts to write or publish a checkpoint, or to renew an alias. What failed to be published is
+            tried again later, unless it was refused for good.
+        pending: Checkpoints captured and not yet in the bucket, at the last save, flush or close.
         transfer: Bytes sent and reused, and retries.
     """
 
@@ -40,21 +42,21 @@ class Stats:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes that crossed the network, repeated parts included."""
+        """Bytes sent over the network, repeated parts included."""
         return self.transfer.sent
 
     @property
     def bytes_reused(self) -> int:
-        """Bytes that were in the bucket already and were not sent."""
+        """Bytes not sent, because the bucket had them already."""
         return self.transfer.reused
 
     @property
     def retries(self) -> int:
-        """Requests that were made again."""
+        """Requests made again after a failure."""
         return self.transfer.retries
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return a summary in a single line, for people."""
         if not self.saves:
             return "no checkpoint was due"
         parts = [f"{self.saves} {'save' if self.saves == 1 else 'saves'}"]

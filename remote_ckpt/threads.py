@@ -1,4 +1,4 @@
-"""Background threads that nothing but their own work ends."""
+"""Background threads that go on after any error."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Callable
 
 log = logging.getLogger("remote_ckpt")
 
-_PAUSE = 1.0  # seconds after an error that nobody foresaw: one that comes at each step must not keep a core busy
+_PAUSE = 1.0  # seconds after an unexpected error: an error at each step must not keep a core busy
 
 
 def keep_at(
     step: Callable[[], bool], name: str, *, at_end: Callable[[], None] | None = None, pause: float = _PAUSE
 ) -> threading.Thread:
-    """Start a daemon thread that calls `step` again and again until it returns False.
+    """Start a daemon thread for calling `step` again and again until the result is False.
 
-    Whatever `step` raises, `SystemExit` of a user's code included, is logged, and the thread goes on. A step keeps its
-    own state right when it raises. Daemons: the interpreter must not hang on a dead network; `exits` drains before it
-    ends.
+    Any error of `step`, also `SystemExit` from a user's code, is logged, and the thread goes on. A step must leave its
+    state consistent when it raises. The thread is a daemon, so that the interpreter does not hang on a dead network at
+    its end; `exits` drains before that.
 
     Args:
         step: One piece of work; returns whether there may be more.
-        name: The thread's.
-        at_end: Called on the thread as its last act; must not raise.
-        pause: Seconds of rest after an error.
+        name: The name of the thread, after `remote_ckpt-`.
+        at_end: Called at the end of the thread, on this thread; must not raise.
+        pause: Seconds to sleep after an error.
     """
     thread = threading.Thread(target=_run, args=(step, name, at_end, pause), name=f"remote_ckpt-{name}", daemon=True)
     thread.start()
@@ -43,12 +43,12 @@ def _run(step: Callable[[], bool], name: str, at_end: Callable[[], None] | None,
 def _go_on(step: Callable[[], bool], name: str, pause: float) -> bool:
     try:
         return step()
-    except BaseException as exc:  # noqa: BLE001 - the thread outlives it; this is the one place that sees to it
+    except BaseException as exc:  # noqa: BLE001 - the thread must survive any error of a step
         _report(name, exc)
         time.sleep(pause)
         return True
 
 
 def _report(name: str, exc: BaseException) -> None:
-    with contextlib.suppress(BaseException):  # a handler that calls sys.exit; `logs` takes care of all others
+    with contextlib.suppress(BaseException):  # a second safety net: `logs` already keeps the errors of handlers
         log.error("The %s thread goes on after an error: %s: %s", name, type(exc).__name__, exc, exc_info=exc)

@@ -1,4 +1,4 @@
-"""Whose turn it is to be uploaded: which checkpoints rest after a failure, and which are refused for good."""
+"""The order of uploads: the next checkpoint, rests after a failure, refusals for good."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from remote_ckpt.spool import Entry
 
 RETRY_AFTER = 60.0
-"""Seconds after a failure until what failed is tried again by itself; a flush makes it try at once."""
+"""Seconds of rest after a failure, before the upload is tried again. A flush ends the rest at once."""
 
 
 @dataclass
 class Turns:
-    """Times from which each waiting checkpoint may be tried. Its user's lock guards it.
+    """The earliest times of the next upload, by checkpoint. Has no lock: the pipeline's lock must be held.
 
     Attributes:
-        refusals: Why some are never tried again, by their ids.
+        refusals: By checkpoint id, the errors of the checkpoints that are never tried again.
     """
 
     refusals: dict[str, Exception] = field(default_factory=dict)
@@ -26,39 +26,42 @@ class Turns:
     _each_from: dict[str, float] = field(default_factory=dict)
 
     def rest(self) -> None:
-        """Let all wait: it is the run that fails."""
+        """Let all checkpoints wait for `RETRY_AFTER` seconds: the run itself fails."""
         self._all_from = time.monotonic() + RETRY_AFTER
 
     def step_aside(self, checkpoint_id: str) -> None:
-        """Let one wait, and the others go past it."""
+        """Let a checkpoint wait for `RETRY_AFTER` seconds, while the others go on."""
         self._each_from[checkpoint_id] = time.monotonic() + RETRY_AFTER
 
     def refuse(self, checkpoint_id: str, error: Exception) -> None:
-        """Let the others go past one for ever."""
+        """Never try a checkpoint again, while the others go on."""
         self._each_from[checkpoint_id] = math.inf
         self.refusals[checkpoint_id] = error
 
     def forget(self, checkpoint_id: str) -> None:
-        """Let go of one that waits no more."""
+        """Remove all entries about a checkpoint, because the checkpoint waits no more."""
         self._each_from.pop(checkpoint_id, None)
         self.refusals.pop(checkpoint_id, None)
 
     def resume(self) -> None:
-        """End the rest of all; what has stepped aside still waits for its own time."""
+        """End the rest of the run. After `step_aside`, a checkpoint still waits until the time set there."""
         self._all_from = 0.0
 
     def wake(self) -> None:
-        """End every rest; what is refused stays so."""
+        """End every rest, of the run and of each checkpoint; refused checkpoints stay refused."""
         self.resume()
         self._each_from = {known: when for known, when in self._each_from.items() if when == math.inf}
 
     def next(self, entries: Iterable[Entry]) -> Entry | None:
-        """Return the first that may be tried now."""
+        """Return the first entry not at rest, or None."""
         now = time.monotonic()
         return next((entry for entry in entries if self._from(entry) <= now), None)
 
     def due_in(self, entries: Iterable[Entry]) -> float | None:
-        """Return seconds until one that rests may be tried; None where only news can change anything."""
+        """Return the seconds until the first resting entry may be tried; None if no entry rests.
+
+        With None, waiting for a time is useless: only a new entry, `wake` or `resume` can change anything.
+        """
         now = time.monotonic()
         return min((when - now for entry in entries if now < (when := self._from(entry)) < math.inf), default=None)
 

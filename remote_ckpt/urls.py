@@ -1,4 +1,4 @@
-"""What is a URL of a store, what only looks like one, and which parts of it are secret."""
+"""URLs of stores: recognition, refusal of mistyped URLs, and redaction of secret parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from remote_ckpt.errors import LocationError
 
 LOCAL = ("file", "local")
-"""Protocols of this machine's disks: what follows `://` is a path, as for fsspec."""
+"""Protocols of this machine's disks: the text after `://` is a path, as in fsspec."""
 
 BUCKETS = ("s3", "s3a", "gs", "gcs")
 """Protocols whose first part is a bucket, and whose keys never begin with a slash."""
@@ -28,7 +28,7 @@ _ALMOST = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _HOST = re.compile(r"[\w.-]+\.(amazonaws\.com|googleapis\.com|core\.windows\.net|r2\.cloudflarestorage\.com)(/|$)")
-_AROUND = " \t\r\n\f\v\u00a0\u200b\ufeff\"'`“”‘’"  # as word processors and env files put them around
+_AROUND = " \t\r\n\f\v\u00a0\u200b\ufeff\"'`“”‘’"  # characters that word processors and env files put around a URL
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|arn:[\w+=,.@:-]+")
 
@@ -43,23 +43,23 @@ _QUERY = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return a URL, or a text with URLs in it, with what is secret in them replaced by stars.
+    """Return a URL, or a text with URLs, with the secret parts replaced by stars.
 
-    That is a password (`sftp://user:password@host`), a token in its place (`https://token@host`), and signatures and
-    tokens in a query.
+    Secret are a password (`sftp://user:password@host`), a token in place of a user (`https://token@host`), and
+    signatures, keys and tokens in a query.
     """
     text = _SLASHED.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", text))
     return _QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
 
 
 def text_of(url: str | os.PathLike[str]) -> str:
-    """Return the URL or path that a user named.
+    """Return the user's URL or path as text.
 
-    An object that stands for something in a bucket (cloudpathlib's, UPath) is its URL: to ask it for a path would have
-    it download what is there, and name the copy.
+    For an object that stands for a path in a bucket (of cloudpathlib, or UPath) return its URL. `os.fspath` of such an
+    object could download the file and return the path of the local copy.
 
     Raises:
-        LocationError: It is neither text nor a path.
+        LocationError: `url` is neither text nor a path.
     """
     shown = str(url)
     if isinstance(url, str) or _URL.match(shown):
@@ -74,17 +74,16 @@ def text_of(url: str | os.PathLike[str]) -> str:
 
 
 def options_of(url: object) -> dict[str, Any]:
-    """Return what an object that stands for something in a bucket holds for fsspec; UPath's do: endpoint, profile."""
+    """Return the `storage_options` of a path object such as UPath (endpoint, profile), for fsspec; else no options."""
     found = None if isinstance(url, str) else getattr(url, "storage_options", None)
     return dict(found) if isinstance(found, Mapping) else {}
 
 
 def split(text: str) -> tuple[str, str]:
-    """Return the protocol of a URL or path, and the text as the store wants it: a path without `file://`.
+    """Return the protocol of a URL or path, and the text for the store; for a local path without `file://`.
 
     Raises:
-        LocationError: It is not a URL that can be kept apart from a path, and not a path either; the message holds
-            the likely correction.
+        LocationError: The text is neither a valid URL nor clearly a path; the message suggests a correction.
     """
     _check_characters(text)
     match = _URL.match(text)
@@ -112,7 +111,7 @@ def _check_characters(text: str) -> None:
 
 
 def _check_path(text: str) -> None:
-    """Refuse what would become a folder's name and was meant for a URL."""
+    """Refuse a mistyped URL instead of creating a local folder of this name."""
     if text.startswith("arn:"):
         _, _, name = text.partition(":::")
         raise _wrong(text, f"s3://{name or text}")
@@ -130,10 +129,10 @@ def _check_path(text: str) -> None:
 
 
 def _check_url(text: str) -> None:
-    """Refuse a URL that cannot name a run, or that names another one than it seems to."""
+    """Refuse a URL not able to name a run, or easily misread as the name of another run."""
     protocol, _, rest = text.rpartition("::")[2].partition("://")
     place, _, key = rest.partition("/")
-    if protocol in LOCAL:  # behind a cache, say
+    if protocol in LOCAL:  # for example `simplecache::file://…`
         return
     if "{" in place or not _names_place(protocol, place):
         raise LocationError(f"{redact(text)!r} names no bucket. Write '{protocol}://bucket/run/…'.")
@@ -150,12 +149,12 @@ def _check_url(text: str) -> None:
 
 
 def _names_place(protocol: str, place: str) -> bool:
-    """Return whether a URL's first part may be a bucket or a host; of this process's memory there is one alone."""
+    """Return whether a URL's first part may be a bucket or a host. For `memory` the part may be empty."""
     return _BUCKET.fullmatch(place) is not None if protocol in BUCKETS else bool(place) or protocol == "memory"
 
 
 def _literals(text: str) -> Iterator[str]:
-    """Yield what is outside of a template's fields, whose formats may hold anything."""
+    """Yield the literal parts of a filename template. The formats inside fields may hold any character."""
     try:
         yield from (literal for literal, _, _, _ in string.Formatter().parse(text))
     except ValueError:  # an unmatched brace; `Template` reports it
@@ -163,7 +162,7 @@ def _literals(text: str) -> Iterator[str]:
 
 
 def _without_empty_beginning(protocol: str, text: str) -> str:
-    """Return `s3://b//run` as `s3://b/run`: the objects have always been there, and their URLs have to name it."""
+    """Return `s3://b/run` for `s3://b//run`: objects were always stored without the empty part."""
     if protocol not in BUCKETS:
         return text
     head, _, rest = text.partition("://")

@@ -1,4 +1,4 @@
-"""One series' way into the bucket, for custom loops and for the callback: policy, capture, pipeline.
+"""Save the checkpoints of a series in the background, for custom loops and for the callback.
 
 ::
 
@@ -53,23 +53,23 @@ from remote_ckpt.stores.base import Digests, ObjectStore, Transfer
 log = logging.getLogger("remote_ckpt")
 
 PATIENCE = 15.0
-"""Seconds that the beginning of training waits for a store that does not answer."""
+"""Seconds that the beginning of training waits for a request to a store that does not answer."""
 
 _LAST = datetime.max.replace(tzinfo=timezone.utc)
 
 OnError = Literal["warn", "raise"]
 Published = Callable[[Checkpoint, bool], None]
-"""Told, on the publisher's thread, of each checkpoint in the bucket and whether it is the best."""
+"""Called on the publisher's thread with each checkpoint that has reached the bucket, and whether it is the best."""
 
 
 class State(enum.Enum):
-    """Where a writer is in its life. It goes on from each state to the next one, and never back.
+    """A writer's state. Changes only in the order NEW, OPEN, CLOSING, CLOSED; states may be skipped.
 
     Attributes:
         NEW: Made; or `open` has failed, and may be called again.
-        OPEN: Takes checkpoints.
-        CLOSING: `close` waits for uploads; no checkpoint is taken any more.
-        CLOSED: Threads and locks are given back.
+        OPEN: Accepts checkpoints.
+        CLOSING: `close` waits for uploads; no checkpoint is accepted any more.
+        CLOSED: `close` has ended. Threads and locks are released, at the latest when the upload under way ends.
     """
 
     NEW = "was not opened: call open() first, or use Run.writer, which returns an open one"
@@ -80,16 +80,18 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class SeriesOptions:
-    """How a series is scored and kept.
+    """The scoring and retention of a series, and the reaction to failures.
 
     Attributes:
         monitor: The metric that decides.
-        mode: Its direction.
-        save_best_only: Save only improvements; a newer one replaces one that still waits.
+        mode: The metric's direction.
+        save_best_only: Save only improvements, and models without a score (the metric was not logged). A better save
+            supersedes a checkpoint that still waits.
         keep_best: How many of the best to keep; None with `keep_last` None keeps everything.
         keep_last: How many of the latest to keep.
         threshold: The score to beat from the start, if any.
-        on_error: `"warn"`: failures are told and training goes on. `"raise"`: the next save or flush raises them.
+        on_error: `"warn"`: failures are logged and training goes on. `"raise"`: the next save raises them, too.
+            A lost checkpoint is raised by `flush` and `close` with either value.
     """
 
     monitor: str = "val_loss"
@@ -101,10 +103,10 @@ class SeriesOptions:
     on_error: OnError = "warn"
 
     def __post_init__(self) -> None:
-        """Take the threshold as any metric.
+        """Convert the threshold to a float, as any metric.
 
         Raises:
-            ValueError: It is no number.
+            ValueError: The threshold is not a number.
         """
         threshold = scalar(self.threshold)
         if threshold is None and self.threshold is not None:
@@ -113,11 +115,12 @@ class SeriesOptions:
 
 
 class Writer:
-    """Saves checkpoints of one series in the background.
+    """A writer of a series: saves checkpoints in the background.
 
-    `save`, `flush` and `close` belong to one thread, the one that trains. As a context manager it closes on exit,
-    also after an exception. A call in a `state` that does not allow it raises `WriterStateError` at once. A writer that
-    is forgotten without `close` finishes what it has, and the interpreter's exit waits for it.
+    Call `save`, `flush` and `close` on one thread, the thread that trains. As a context manager, the writer is closed
+    on exit, also after an exception. A call in a `state` that does not allow it raises `WriterStateError` at once. If
+    the last reference to a writer is gone without `close`, its threads finish their work and end. The interpreter's
+    exit waits for them, at most `exits.exit_timeout()` seconds.
     """
 
     def __init__(
@@ -164,31 +167,33 @@ class Writer:
         self._newest = datetime.min.replace(tzinfo=timezone.utc)
         self._state, self._process = State.NEW, os.getpid()
         self._drain = Drain(self._pipeline)
+        # Not at exit: there, `Drain` finishes the pipeline.
         weakref.finalize(self, self._pipeline.retire).atexit = False
 
     @property
     def state(self) -> State:
-        """Where this writer is in its life."""
+        """The present state of the writer."""
         return self._state
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no checkpoints any more, for good."""
+        """Whether the writer is closed or being closed."""
         return self._state in (State.CLOSING, State.CLOSED)
 
     def open(self, *, unread: bool = False) -> None:
-        """Learn what the run holds, and queue what earlier processes left in the spool.
+        """Read the run's manifest, and queue the sealed checkpoints of earlier processes.
 
-        Blocks for a request or two, at most about `PATIENCE` seconds each: training waits for it. After an error
-        nothing is held: what waits in the spool is still anybody's to recover, and `open` may be called again.
+        Blocks the training thread for a request or two, at most about `PATIENCE` seconds each. After an error no lock
+        is held: any process may recover the checkpoints in the spool, and `open` may be called again.
 
         Args:
-            unread: Do without what the run holds, and without a spool that cannot be read.
+            unread: Do not read the manifest. If the spool cannot be read either, log a warning and open all the same.
 
         Raises:
-            ManifestError: What is there is not a manifest we can read.
+            ManifestError: The manifest cannot be read, or the run has no room for another series.
             StoreError: The store cannot be read: no bucket, no access, no answer.
-            WriterStateError: It was opened or closed before.
+            SpoolError, OSError: The spool cannot be read.
+            WriterStateError: The writer was opened or closed before.
         """
         self._require(State.NEW, "open")
         if not unread:
@@ -199,7 +204,7 @@ class Writer:
                 log.warning("%s", sentence)
             self._newest = max((entry.record.created for entry in left), default=self._newest)
             self._pipeline.adopt([self._yardstick.rejudged(entry, self._terms) for entry in left])
-        except BaseException as exc:
+        except BaseException as exc:  # Ctrl-C too: locks kept here would hide the checkpoints from a next `open`
             self._spool.close()
             if not unread or not isinstance(exc, OSError | RemoteCkptError):
                 raise
@@ -228,6 +233,7 @@ class Writer:
     def _committer_in_a_hurry(self) -> Committer:
         store, signer = self._store.within(PATIENCE), self._committer.signer
         policy = replace(self._committer.policy, deadline=PATIENCE)
+        # The same memory: both committers must notice when the manifest loses what this writer has seen.
         return Committer(store, self.location, policy, signer=signer, memory=self._committer.memory)
 
     @property
@@ -241,7 +247,7 @@ class Writer:
 
     @property
     def best(self) -> float | None:
-        """The score to beat: the best in the bucket, on its way there, or the threshold given."""
+        """The score to beat: the best in the bucket or on the way there, or the threshold if better."""
         best, threshold = self._pipeline.best, self.options.threshold
         return threshold if is_better(threshold, best, self.options.mode) else best
 
@@ -259,10 +265,11 @@ class Writer:
         step: int | None = None,
         riders: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> bool:
-        """Save the model as it is now, unless `save_best_only` and it is no improvement.
+        """Save the model in its present state; with `save_best_only`, skip a score without improvement.
 
         Returns within a millisecond for weights captured by reference; writing, uploading and committing happen in
-        the background. Whole models (`.keras`, `.h5`) are written to the local disk before it returns.
+        the background. If a snapshot still waits for the disk, and this one may not supersede it, waits for the disk.
+        Whole models (`.keras`, `.h5`) are written to the local disk before the call returns.
 
         Args:
             model: A Keras model.
@@ -274,14 +281,14 @@ class Writer:
                 `plain.MAX_BYTES` as JSON. `plain.decode` of the record's `riders` gives it back.
 
         Returns:
-            Whether it was queued.
+            Whether the checkpoint was queued. A model without a score is queued with `save_best_only`, too.
 
         Raises:
-            ValueError: The riders' state holds something else, or takes more.
-            TemplateError: At the first save: the filename template names a metric that is not in `logs`. Later it is a
-                failure as any other, which is logged where `on_error` is "warn".
+            ValueError: The riders' state holds other types, or is larger.
+            TemplateError: The filename template names a metric that is not in `logs`. After the first save this is
+                logged instead if `on_error` is "warn".
             LocationError, SpoolError: `on_error` is "raise", and the name or the local disk cannot be used.
-            ManifestError: What is to be recorded is more than a reader takes: too many logs, too long a name.
+            ManifestError: The record is larger than a reader accepts: too many logs, too long a name.
             SaveFailedError: An earlier save failed and `on_error` is "raise".
             WriterStateError: The writer is not open.
         """
@@ -293,9 +300,11 @@ class Writer:
         score = scalar((logs or {}).get(self.options.monitor))
         if self.options.save_best_only and score is not None and not self.improves(score):
             return False
+        # OSError: SpoolError is one, and a whole model is written to the disk during the capture.
         try:
             self.submit(model, epoch=epoch, logs=logs, batch=batch, step=step, riders=riders)
         except (LocationError, OSError) as exc:
+            # A wrong template is the user's mistake: fail at the first save, before hours of training.
             mistaken = isinstance(exc, TemplateError) and not self.stats.saves
             if self.options.on_error == "raise" or mistaken:
                 raise
@@ -314,9 +323,13 @@ class Writer:
         riders: Mapping[str, Mapping[str, Any]] | None = None,
         urgent: bool = False,
     ) -> str:
-        """Save the model as it is now, whatever its score. Returns the key. Otherwise as `save`.
+        """Save the model in its present state, with any score, and return the formatted name. See `save`.
 
-        An urgent one goes before all that waits, and needs no metrics: in its name, what was not logged is `nan`.
+        An urgent checkpoint is uploaded before all that wait, and needs no metrics: in its name, a metric that was not
+        logged is `nan`.
+
+        Raises:
+            LocationError, OSError: The name or the local disk cannot be used, whatever `on_error` is.
         """
         self._require(State.OPEN, "save")
         begun = time.perf_counter()
@@ -361,9 +374,12 @@ class Writer:
         return formatted
 
     def keep_everything(self, reason: str) -> None:
-        """Prune nothing from now on, whatever the retention: what is there may be needed still. Logged once.
+        """Prune nothing from now on, despite the retention options. If these are set, log the reason once.
 
-        Checkpoints that were sealed before keep the terms they were sealed with. For the thread that trains.
+        Checkpoints sealed before this call keep the terms in their seals. Call on the thread that trains.
+
+        Args:
+            reason: Why old checkpoints may still be needed; ends the logged sentence.
         """
         if not self._keeps_everything and (self.options.keep_best, self.options.keep_last) != (None, None):
             log.warning("Nothing is deleted from %s by this training: %s.", self.location.name, reason)
@@ -376,8 +392,9 @@ class Writer:
             timeout: Seconds; by default the transfer's deadline.
 
         Raises:
-            DrainError: It is not, and why; what was written waits in the spool.
-            SaveFailedError: All that is left is, but since the last flush a checkpoint was lost on its way.
+            DrainError: A checkpoint is not in the bucket, and why; those written wait in the spool.
+            SaveFailedError: A checkpoint was lost, or its alias could not be renewed; raised once for each. All others
+                are in the bucket.
             WriterStateError: The writer is not open.
         """
         self._require(State.OPEN, "flush")
@@ -391,30 +408,37 @@ class Writer:
         self._raise_once(self._pipeline.lost)
 
     def close(self, timeout: float | None = None) -> None:
-        """Flush, then let go of threads and locks. What is left waits in the spool. Repeating is harmless.
+        """Flush, then end the threads and release the locks. Repeating is harmless.
 
-        An upload that is under way when the time runs out goes on until it succeeds or fails; then the locks are free.
+        Checkpoints not in the bucket by then wait in the spool. An upload that is under way when the time runs out goes
+        on until it succeeds or fails; then the locks are released. In a forked child, only the state changes.
+
+        Args:
+            timeout: As `flush`.
 
         Raises:
-            DrainError, SaveFailedError: As `flush`; closed all the same.
+            DrainError, SaveFailedError: As `flush`; the writer is closed all the same.
         """
         if self.closed:
             return
         was, self._state = self._state, State.CLOSING
         try:
-            if was is State.OPEN and self._process == os.getpid():  # a fork has copies of locks, and no threads
+            if was is State.OPEN and self._process == os.getpid():  # a forked child has no threads, only locks
                 self._wait(self._drain.close, timeout)
                 self._look_after_manifest()
         finally:
             self._state = State.CLOSED
 
     def _look_after_manifest(self) -> None:
-        """Put the manifest right if it was lost since the last commit: nobody else remembers what was in it."""
+        """Restore what this writer has seen of the manifest, if lost since the last commit.
+
+        Perhaps no other process remembers these records.
+        """
         if not self._committer.memory.newest:
             return
         try:
             self._committer_in_a_hurry().mend()
-        except RemoteCkptError as exc:
+        except RemoteCkptError as exc:  # all checkpoints are in the bucket: no reason for `close` to fail
             log.warning("Not looked whether %s still holds what was saved: %s", self.location.name, exc)
 
     def __enter__(self) -> Writer:
@@ -442,9 +466,7 @@ class Writer:
         if error is None:
             self.close()
             return
-        with contextlib.suppress(
-            DrainError, SaveFailedError
-        ):  # the user's own error is on its way; what is left was logged
+        with contextlib.suppress(DrainError, SaveFailedError):  # the user's own error must not be replaced by ours
             self.close(exits.exit_timeout())
 
     @property
@@ -466,9 +488,9 @@ class Writer:
         return self._capturer.capture()
 
     def _now(self) -> datetime:
-        """Return the time, later than any record known: a clock that was set back must not hide the latest.
+        """Return the time, but later than all known records, so that a clock set back does not hide the latest.
 
-        After the last instant that a datetime has, records share it, and the order of their commits decides.
+        If a record has the last instant of `datetime`, later records get the same, and the order of commits decides.
         """
         now = datetime.now(timezone.utc)
         self._newest = max(now, self._newest + timedelta(microseconds=1) if self._newest < _LAST else _LAST)
@@ -482,10 +504,10 @@ class Writer:
 
 
 def _with_unknown(names: tuple[str, ...], batch: int | None, logs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return logs for a name that must not fail: NaN for each metric that was not logged."""
+    """Return logs for the name of an urgent checkpoint: NaN for each metric not logged."""
     unknown = dict.fromkeys(names, math.nan) | {"batch": 0 if batch is None else batch + 1}
     return {**unknown, **(logs or {})}
 
 
 def _say_nothing(_record: Checkpoint, _is_best: bool) -> None:
-    """For writers whose user does not listen."""
+    """Do nothing: the default of `on_published`."""

@@ -1,4 +1,4 @@
-"""What was downloaded to this machine: verified while it comes, resumed after a kill, shared by its processes."""
+"""The local cache of downloaded objects: verified on arrival, resumed after a kill, shared by all processes."""
 
 from remote_ckpt.cache.cached_file import PROMISE, CachedFile
 from remote_ckpt.cache.objects import STALE, Cache

@@ -1,4 +1,4 @@
-"""A file of the cache while somebody needs it: neither a trimming nor a look at its name takes it away."""
+"""Locks and promises on files of the cache: no process removes a file still needed by another process."""
 
 from __future__ import annotations
 
@@ -10,60 +10,65 @@ from pathlib import Path
 from types import TracebackType
 
 PROMISE = 600.0
-"""Seconds for which a path that was handed out stays a file: who got it has not opened it yet."""
+"""Seconds for which the cache keeps a file after `get` returned its path: the caller has not opened the file yet."""
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class CachedFile:
-    """A shared lock on a file of the cache, from before its digest is verified until it is loaded.
+    """A shared lock on a file of the cache, held from before the digest is verified until the file is loaded.
 
-    A trimming removes only files that nobody has a shared lock on, and whose promise is over. A file's modification
-    time is when it was last needed; in the future, until when it is promised to stay. On a disk without locks each use
-    is a promise.
+    A trimming removes only files on which nobody holds a shared lock and whose promise is over. The modification time
+    of a file records when the file was last used. A modification time in the future is a promise: the file stays until
+    then. On a filesystem without locks, each use makes a promise of `PROMISE` seconds.
 
     Attributes:
         path: The file; valid until `close`.
     """
 
     def __init__(self, at: Path, path: Path | None = None) -> None:
-        """Lock the file `at`, which is or will be named `path`.
+        """Open and lock the file `at`; `path` is the final name of the same file.
 
         Raises:
-            FileNotFoundError: It is not there, or was trimmed at this instant.
-            OSError: It cannot be opened.
+            FileNotFoundError: The file does not exist, or another process trimmed it between the open and the lock.
+            OSError: The file cannot be opened.
         """
         self.path = path or at
         self._fd: int | None = os.open(at, _FLAGS)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH)  # waits for no more than a trimming's unlink
+            # Blocks at most for one unlink: `remove_unneeded` alone takes this lock exclusively.
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
             self._locked = True
-        except OSError:
+        except OSError:  # a filesystem without flock: `use` makes a promise instead
             self._locked = False
+        # Between our open and our lock another process may have trimmed the file: then the inode has no name any more.
         if not os.fstat(self._fd).st_nlink:
             self.close()
             raise FileNotFoundError(os.fspath(at))
 
     def use(self, *, promise: float = 0.0) -> None:
-        """Note that the file is needed now, or for `promise` seconds; an earlier promise holds."""
+        """Record that the file is needed now, or for `promise` seconds. An earlier promise that ends later holds."""
         if self._fd is not None:
             found, now = os.fstat(self._fd), time.time()
             until = now + (promise if self._locked else PROMISE)
+            # Another process may have promised a path from `get`: never shorten its promise.
             until = max(until, found.st_mtime) if is_promised(found) else until
             os.utime(self.path, (until, until))
 
     def remove(self) -> None:
-        """Remove the file and close it; a newer one that has its name by now stays."""
+        """Remove and close the file. A newer file under the same name stays."""
+        # Another process that found the same damage may already have put a fresh download under this name.
         if self._fd is not None and os.path.samestat(os.fstat(self._fd), self.path.lstat()):
             self.path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Let the file be trimmed. Repeating changes nothing."""
+        """Release the lock, so that the file may be trimmed. Repeating changes nothing."""
         fd, self._fd = self._fd, None
         if fd is not None:
             with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may have the descriptor too
+                # Unlock explicitly: a forked child may hold a copy of the descriptor, which would keep the lock.
+                fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
     def __enter__(self) -> CachedFile:
@@ -76,24 +81,27 @@ class CachedFile:
 
 
 def is_promised(found: os.stat_result) -> bool:
-    """Return whether a file was promised to stay; what is further ahead was dated by a clock that has been set back."""
+    """Return whether a promise keeps the file.
+
+    A time more than `PROMISE` seconds ahead is no promise: it was written before the clock was set back.
+    """
     return 0.0 < found.st_mtime - time.time() <= PROMISE
 
 
 def remove_unneeded(path: Path) -> bool:
-    """Remove a file of the cache unless somebody needs it; return whether it is gone."""
+    """Remove a file of the cache unless somebody needs the file; return whether the file is gone."""
     try:
         fd = os.open(path, _FLAGS)
-    except FileNotFoundError:
+    except FileNotFoundError:  # another process trimmed the file first
         return True
     try:
         if is_promised(os.fstat(fd)):
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError:  # a `CachedFile` of some process or thread holds the shared lock
             return False
-        except OSError:  # no locks here
+        except OSError:  # a filesystem without flock: there the promise alone protects the file
             pass
         path.unlink(missing_ok=True)
         return True

@@ -1,4 +1,4 @@
-"""A download that outlives its process: the file so far, and notes of which bytes have landed."""
+"""A resumable download: a partial file, and notes of the byte ranges already written."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ _FLAGS = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Partial:
-    """A `Landing` whose file and notes stay when the process dies. The caller holds a lock on the path.
+    """A `Landing` with a file and notes on disk; both survive a kill.
 
-    The notes are lines appended after the bytes they tell of; nothing is synced. A killed process loses neither, for
-    both are with the kernel. After a power cut the notes may tell of bytes that never reached the disk: whoever uses
-    the file compares its digest in any case.
+    The caller makes sure that no other process or thread uses the same path: by the object's lock, or by a random name.
+    A line is appended to the notes after its bytes were written; nothing is synced. A killed process loses neither,
+    because the kernel already has both. After a power cut the notes may list bytes that never reached the disk; so the
+    digest of the completed file is always compared.
+
+    `landed` may be called from several threads.
 
     Attributes:
         path: The file; a store writes it.
-        resumed: How many of its bytes came from an earlier process or call.
+        resumed: How many bytes of the file came from an earlier process or call.
     """
 
     def __init__(self, path: Path, size: int, on_resume: Progress | None = None) -> None:
-        """Take up what is at `path`, if it is a plain file of `size` bytes with notes; else remove it.
+        """Resume the download at `path`, if there is a plain file of `size` bytes with notes; else remove both.
 
         Args:
             path: Where the file is, or will be; the notes are beside it.
             size: Bytes of the whole file.
-            on_resume: Told of bytes that were there, once.
+            on_resume: Called at most once, with the number of bytes that were there already.
         """
         self.path = path
         self.size = size
@@ -52,7 +55,10 @@ class Partial:
             self.discard()
 
     def missing(self, version: Version) -> list[Span]:
-        """Return which ranges are yet to come of that version; of another one everything is forgotten."""
+        """Return the byte ranges of `version` that the file lacks.
+
+        If the file holds bytes of another version, the file is deleted, and all ranges are missing.
+        """
         with self._lock:
             first = self._notes is None
             if version != self._version:
@@ -67,35 +73,37 @@ class Partial:
             return self._spans.gaps(self.size)
 
     def landed(self, start: int, end: int) -> None:
-        """Note that a range has been written. A straggler of an interrupted transfer is not listened to."""
+        """Record that bytes [start, end) have been written. After `close` do nothing."""
         with self._lock:
-            if self._closed:
+            if self._closed:  # a thread of an interrupted transfer may end late: its path may have a new owner by now
                 return
-            self._note(f"{start} {end}")
+            self._note(f"{start} {end}")  # after the bytes were written: a kill in between only costs a repetition
             self._spans.add(start, end)
             self._digest.follow(self._spans.prefix)
 
     def sha256(self) -> str:
-        """Return the digest of the file, which is complete; most of it has been computed already.
+        """Return the digest of the complete file; most of the work was done during the download.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: The file cannot be read.
         """
         return self._digest.hexdigest(self.size)
 
     def discard(self) -> None:
-        """Remove the file and its notes, and begin anew."""
+        """Remove the file and its notes; the download starts again from the first byte."""
         with self._lock:
             self._forget()
 
     def keep_as(self, path: Path) -> None:
-        """Give the finished file its name, and remove the notes."""
+        """Rename the complete file to `path`, and remove the notes."""
         self.path.chmod(0o600)
+        # Atomic: other processes see no file under `path`, or the whole verified one. Without fsync: each use compares
+        # the digest again. A kill after the rename leaves notes without a file, which the next download discards.
         self.path.replace(path)
         self._notes_path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the files; what has landed stays for the next."""
+        """Close the files and end the thread. The bytes that have landed stay for the next download."""
         with self._lock:
             self._closed = True
             self._release()
@@ -108,7 +116,9 @@ class Partial:
 
     def _forget(self) -> None:
         self._release()
-        self._notes_path.unlink(missing_ok=True)  # first: a file without notes is worth nothing, the reverse is a lie
+        # Notes first, in case the process dies in between: a file without notes is discarded by the next download, but
+        # old notes beside a new file would list bytes that the new file does not hold.
+        self._notes_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         self._spans, self._version, self.resumed = Spans(), None, 0
         self._digest = FollowingDigest(self.path)
@@ -116,11 +126,11 @@ class Partial:
     def _note(self, line: str) -> None:
         if self._notes is None:
             self._notes = os.open(self._notes_path, _FLAGS, 0o600)
-            os.write(self._notes, b"\n")  # the last line of what was there may be torn
+            os.write(self._notes, b"\n")  # the last line of an earlier process may be incomplete
         os.write(self._notes, f"{line}\n".encode())
 
     def _read_notes(self) -> bool:
-        """Take over what the notes tell, except for lines that are torn or strange; return whether there are any."""
+        """Read version and ranges from the notes, without incomplete lines; return whether the notes are usable."""
         if not _is_plain(self._notes_path):
             return False
         try:
@@ -129,7 +139,7 @@ class Partial:
             if told["size"] != self.size:
                 return False
             self._version = Version(str(told["version"]))
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError):  # a torn or foreign file: begin anew
             return False
         for start, end in _LINE.findall(text):
             self._spans.add(int(start), min(int(end), self.size))
@@ -137,12 +147,12 @@ class Partial:
 
 
 def notes_of(path: Path) -> Path:
-    """Return where the notes of a partial file are."""
+    """Return the path of the notes for a partial file."""
     return path.with_name(f"{path.name}.notes")
 
 
 def _is_plain(path: Path) -> bool:
-    """Return whether a file of our own is there: no link, no device, nothing that has a second name."""
+    """Return whether the path is a regular file of this user with one name: no link, no device."""
     try:
         found = path.lstat()
     except OSError:

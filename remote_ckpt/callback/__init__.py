@@ -1,4 +1,4 @@
-"""Keras's `ModelCheckpoint`, to a bucket: the callback, and what it does beyond saving. All of this knows Keras."""
+"""Keras's `ModelCheckpoint` for a bucket: the callback, and the features beyond saving. All modules need Keras."""
 
 from remote_ckpt.callback.model_checkpoint import RemoteModelCheckpoint
 

@@ -1,4 +1,4 @@
-"""Build a model before `resume=` restores it: TensorFlow's `fit` builds at the first batch, after callbacks began."""
+"""Build a model before `resume=` restores weights: TensorFlow's `fit` builds only at the first batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _BATCHES = "epoch_iterator"
 
 
 def build_from_batches(model: Any, url: str) -> None:
-    """Create the variables of a model that is not built, from the kind of data that the running `fit` was given.
+    """Create the variables of an unbuilt model, from the shapes and dtypes of the running `fit`'s data.
 
-    Call it from `on_train_begin`. No batch is taken. It builds as Keras's own JAX and torch trainers do before they
-    call callbacks: by calling the model on symbolic inputs. A model that is built is left alone.
+    Call this function from `on_train_begin`: TensorFlow's `fit` calls the callbacks before it builds. No batch is
+    consumed. The model is called on symbolic inputs, as Keras's own JAX and torch trainers do before they call
+    callbacks. A built model is left as it is.
 
     Raises:
-        ArchitectureError: The model cannot be built so, and so nothing could ever be restored into it.
+        ArchitectureError: The model cannot be built in this way, so nothing could be restored into it.
     """
     if model.built and all(layer.built for layer in model._flatten_layers()):
         return
@@ -51,7 +52,7 @@ def build_from_batches(model: Any, url: str) -> None:
 
 
 def _short(text: str) -> str:
-    """Return what an error complains of, without Keras's colours and its list of arguments."""
+    """Return an error's message on a single line, without Keras's colours and list of arguments."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text.partition("Arguments received")[0])
     return " ".join(plain.split())[:300]
 
@@ -61,10 +62,10 @@ def _symbol(spec: Any) -> Any:
 
 
 def _specs(model: Any) -> Any:
-    """Return the shapes and dtypes of one batch of the `fit` that is running, or None.
+    """Return the shapes and dtypes of a batch of the running `fit`, or None.
 
-    Keras hands callbacks no data. Its `fit` has the batches in a variable of this name (3.10 to 3.15), and is one of
-    the functions that led here.
+    Keras passes no data to callbacks. Its `fit` keeps the batches in a local variable, `epoch_iterator` (Keras 3.10 to
+    3.15). `fit` is among the callers of this function, so the stack is searched for it.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

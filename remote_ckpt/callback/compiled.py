@@ -1,7 +1,7 @@
-"""Which way a compiled metric is better, in its own words (`_direction`), found by the name under which it is logged.
+"""Find the declared direction (`_direction`) of a compiled metric, by the metric's name in the logs.
 
-Keras looks at this too, after the first epoch. Before the first batch TensorFlow has not built the compiled metrics:
-then their names follow from the arguments of `compile`.
+Keras reads `_direction` too, after the first epoch. Before the first batch TensorFlow has not built the compiled
+metrics; then their names are derived from the arguments of `compile`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import keras
 
 
 def compiled_direction(model: Any, logged: str) -> str | None:
-    """Return `"up"` or `"down"` for the metric that is logged as `logged`, without `val_`; None if no metric says it.
+    """Return `"up"` or `"down"` for the metric logged as `logged`, or None if no metric decides.
 
-    Several outputs put their names before the metric's; weighted metrics and equal names are marked (`weighted_auc`,
-    `auc_1`). Metrics that fit alike and differ in their direction decide nothing.
+    `logged` is the name without `val_`. With several outputs, the name of the output stands before the metric's;
+    weighted metrics and equal names are marked (`weighted_auc`, `auc_1`). Metrics with exactly this name go first. If
+    several metrics match equally well and their directions differ, none decides.
     """
     outputs = "|".join(map(re.escape, sorted(_outputs(model)))) or r"(?!)"
     exact: set[str] = set()
@@ -62,7 +63,7 @@ def _metrics(model: Any) -> Iterator[tuple[str, str | None]]:
 
 
 def _of_identifier(given: Any) -> Iterator[tuple[str, str | None]]:
-    """Yield what Keras will make of an argument of `compile`: a metric, its name, or a function."""
+    """Yield the name and the direction of the metric made by Keras from an argument of `compile`."""
     if given is None or str(given).lower() in ("acc", "accuracy"):  # the name alone is enough
         return
     try:

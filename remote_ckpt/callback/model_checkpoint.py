@@ -55,19 +55,20 @@ _IDLE = {
 
 
 class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]  # Keras ships no types
-    """Save a Keras model, or its weights, to a bucket while it trains.
+    """Save a Keras model, or only the weights, to a bucket during training.
 
     Takes `ModelCheckpoint`'s arguments in its order, and behaves like it, except that: `filepath` may be any fsspec
     URL; saving and uploading happen in the background; the best score is remembered across restarts and machines; NaN
-    is never the best; and what was saved is complete in the bucket before the record of it is. Where `fit` runs in
-    several processes that train one model together, the first saves, and all resume from the same checkpoint.
+    is never the best; and a checkpoint's object is complete in the bucket before the record of it is written. Where
+    `fit` runs in several processes that train one model together, the first saves, and all resume from the same
+    checkpoint.
 
-    A copy (`copy.deepcopy`), or what is unpickled, has the same settings, and copies of riders and guard; it trains by
-    itself, and its statistics begin anew. `storage_options` are in a pickle, with what is secret in them.
+    A copy (`copy.deepcopy`) and an unpickled callback have the same settings, and copies of riders and guard; they
+    train independently, and their statistics begin at zero. A pickle contains `storage_options`, secrets included.
 
     Attributes:
         run: The run that is written to.
-        stats: What saving has cost so far.
+        stats: The cost of saving so far.
     """
 
     def __init__(
@@ -101,25 +102,26 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             monitor: As for Keras.
             verbose: As for Keras.
             save_best_only: As for Keras.
-            save_weights_only: As for Keras; None goes by the suffix.
-            mode: As for Keras, and `"auto"` knows more metrics.
+            save_weights_only: As for Keras; None decides by the suffix.
+            mode: As for Keras, but `"auto"` recognises more metrics.
             save_freq: As for Keras.
-            initial_value_threshold: As for Keras; what the run remembers counts too.
+            initial_value_threshold: As for Keras; the best score in the run counts too.
             storage_options: Passed to fsspec.
             resume: Before training, restore this checkpoint, optimizer and epoch included, if the run has one.
-            keep_best: How many of the best to keep; None (with `keep_last` None) keeps everything, as Keras does.
+            keep_best: How many of the best to keep; None (with `keep_last` None) keeps everything, as Keras does;
+                under a fixed name, the best and the latest.
             keep_last: How many of the latest to keep.
             riders: Other callbacks, listed before this one, whose state travels along and is restored by `resume`;
                 see `riders`.
-            on_error: `"warn"`: a failure is told and training goes on; `"raise"`: it ends training.
+            on_error: `"warn"`: a failure is logged and training goes on; `"raise"`: it ends training.
             spool_dir: Where checkpoints wait until they are uploaded.
-            spool_limit: Bytes that they may take; 10 GiB, and never more than half the free disk.
+            spool_limit: Bytes that waiting checkpoints may take; by default 10 GiB. Never more than half the free disk.
             transfer: Tuning of uploads.
-            preemption: Listens for word that the machine will be taken away; then the latest is saved at the next
-                batch's end and training ends.
-            signing_key: Signs the manifest, and refuses one that was not signed with it, see `signing`; by default
+            preemption: Listens for a notice that the machine will be taken away; then the model is saved at the end of
+                the batch, and training ends.
+            signing_key: Signs the manifest, and refuses a manifest not signed with this key, see `signing`; by default
                 `REMOTE_CKPT_SIGNING_KEY`, if that is set.
-            tensorboard: A `log_dir` of TensorBoard for the curves of what saving costs, see `tensorboard.StatsBoard`.
+            tensorboard: A `log_dir` of TensorBoard for curves of the cost of saving, see `tensorboard.StatsBoard`.
 
         Raises:
             LocationError: The URL or the template cannot be used.
@@ -171,9 +173,9 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             self.on_test_batch_end = self._look_within_validation
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the settings, riders and guard, for a copy or a pickle, and what a subclass has added.
+        """Return the state for a copy or a pickle: settings, riders, guard, and a subclass's own attributes.
 
-        Left out is what belongs to one training: model, writer, counters, statistics.
+        The state of a single training is left out: model, writer, counters, statistics.
         """
         state = {name: value for name, value in vars(self).items() if name not in ("_departure", "on_test_batch_end")}
         return state | _IDLE | {"_guard": self._departure.guard if self._departure else None}
@@ -185,30 +187,44 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     @property
     def best(self) -> float | None:
-        """The score to beat, as Keras's attribute of this name: the best in the bucket or on its way there."""
+        """The score to beat, as Keras's `best`: the best in the bucket or on the way there, or the threshold.
+
+        The threshold alone before training.
+        """
         return self._writer.best if self._writer else self._threshold
 
     @best.setter
     def best(self, value: float | None) -> None:
-        self._threshold = value  # Keras's constructor, and users who carry a score over by hand
+        self._threshold = value  # Keras's constructor sets it, and users who carry a score over by hand
 
     @property
     def preempted(self) -> Notice | None:
-        """The notice that ended the last training, or None."""
+        """The preemption notice received in the last training, or None."""
         return self._departure.notice if self._departure else None
 
     @property
     def stats(self) -> Stats:
-        """What saving has cost so far, over all calls of `fit`."""
+        """The cost of saving so far, over all calls of `fit`."""
         return self._stats
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything saved so far is in the bucket; see `Writer.flush`."""
+        """Wait until everything saved so far is in the bucket; see `Writer.flush`.
+
+        Args:
+            timeout: Seconds; by default the transfer's deadline.
+
+        Raises:
+            DrainError, SaveFailedError: As `Writer.flush`.
+        """
         if self._writer is not None and not self._writer.closed:  # closed at the end of `fit`, when all was there
             self._writer.flush(timeout)
 
     def close(self) -> None:
-        """Flush and let go of threads and locks; training again opens them again."""
+        """Flush, then release threads and locks; a later training opens a new writer.
+
+        Raises:
+            DrainError, SaveFailedError: As `Writer.close`; closed all the same.
+        """
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -216,17 +232,19 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
     # Keras calls these, on the training thread.
 
     def set_params(self, params: Any) -> None:
-        """Notice where the riders stand in the list of callbacks."""
+        """Record the riders' positions in the list of callbacks."""
         super().set_params(params)
         self._riders.note_order(params)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Learn the best score so far, queue what an earlier process left, and resume if asked to.
+        """Read the best score so far, queue checkpoints left by an earlier process, and resume if `resume` is set.
 
         Raises:
             DirectionError: Nothing shows which way the monitored metric is better, and `mode` is "auto".
-            ValueError: A rider is not listed before this callback, or remembers what cannot travel.
+            ValueError: A rider is not listed before this callback, or its state cannot be recorded.
             ArchitectureError: With `resume`, the model cannot be built before it is restored, or does not fit.
+            RemoteCkptError: The run cannot be read, with `resume` or if `on_error` is "raise"; or, with `resume`, there
+                is a checkpoint that cannot be restored.
         """
         super().on_train_begin(logs)
         direction(self.mode, self.monitor, self.model)  # a wrong guess would keep the worst: no time is spent before it
@@ -252,19 +270,19 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._forget_initial_epoch()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Save, when saving by batches, or when the machine is about to go."""
+        """Save, when saving by batches, or after a preemption notice."""
         self._last_batch = batch
         if not self._leave_after_batch(batch, logs or {}):
             super().on_train_batch_end(batch, logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Cut validation short where the machine is about to go."""
+        """End validation at once if a preemption notice has cut the epoch short."""
         super().on_test_begin(logs)
         if self._departure:
             self._departure.test_began(self.model)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Save, when saving by epochs, or when the machine is about to go."""
+        """Save, when saving by epochs, or after a preemption notice."""
         if self._departure and self._departure.epoch_ended(self.model, logs or {}):
             return
         if self.save_freq == "epoch":
@@ -272,17 +290,21 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._draw(epoch)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Wait until everything is in the bucket, and say how it went. After a signal, the process may end here.
+        """Wait until everything is in the bucket, and report the outcome. After a signal, the process may end here.
+
+        After a preemption notice the wait is limited to the time that the notice leaves, and no failure to upload is
+        raised.
 
         Raises:
-            DrainError, SaveFailedError: Something is not, and `on_error` is "raise".
+            DrainError, SaveFailedError: A checkpoint is not in the bucket, and `on_error` is "raise".
+            Exception: TensorBoard's file could not be closed, and `on_error` is "raise".
         """
         super().on_train_end(logs)
         self._forget_initial_epoch()
         try:
             if self._writer is not None:
                 self._finish(self._writer)
-        finally:
+        finally:  # also after a failure: a signal that is held back must be passed on
             try:
                 self._draw(None)
             finally:
@@ -294,6 +316,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         try:
             writer.flush(seconds)
         except Exception as exc:
+            # After a notice (`seconds`) nothing is raised: training ends in order, and the spool keeps what is left.
             if self._on_error == "raise" and seconds is None:
                 raise
             _log_failure(exc, "Not all that was saved is in the bucket.")
@@ -303,7 +326,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         try:
             if not writer.stats.pending:
                 writer.close()  # a sweep of many fits must not leave two threads behind for each
-        except Exception as exc:
+        except Exception as exc:  # as for `flush`
             if self._on_error == "raise" and seconds is None:
                 raise
             _log_failure(exc, "The writer could not be closed.")
@@ -314,10 +337,10 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             log.info("%s", summary)
 
     def _save_model(self, epoch: int, batch: int | None, logs: Mapping[str, Any] | None) -> None:
-        """Save as Keras does, except that a failure ends training only where `on_error` is "raise".
+        """Save as Keras does, but let a failure end training only if `on_error` is "raise".
 
-        A name that cannot be formatted at the first save is a mistake that Keras, too, raises at once; a metric that
-        is missing in a later epoch is a failure as any other.
+        Raised in any case: DirectionError, and at the first save a name that cannot be formatted. That is a mistake
+        which Keras raises at once too; a metric that is missing in a later epoch is a failure like any other.
         """
         if not self._team.saves:
             return
@@ -334,7 +357,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             _log_failure(exc, f"The model of epoch {epoch + 1} could not be saved. Training goes on.")
 
     def _decide_and_save(self, epoch: int, batch: int | None, logs: dict[str, Any]) -> None:
-        """Decide as Keras does, print what Keras prints, and hand over to the writer."""
+        """Decide as Keras does, print Keras's message, and submit the model to the writer if a save is due."""
         writer = self._open_writer()
         location = self.run.location
         name = location.url(writer.template.format(epoch=epoch, batch=batch, logs=logs))
@@ -347,7 +370,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=self._riders.states())
 
     def _draw(self, epoch: int | None) -> None:
-        """Write an epoch's costs for TensorBoard, or (None) end the file. After a failure there are no more curves."""
+        """Write an epoch's costs for TensorBoard, or (None) close the file. After a failure nothing more is written."""
         if self._board is None:
             return
         try:
@@ -355,7 +378,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 self._board.close()
             else:
                 self._board.write(self._stats, epoch)
-        except Exception as exc:
+        except Exception as exc:  # a full disk, or no TensorFlow: curves are not worth a training
             self._board = None
             if self._on_error == "raise":
                 raise
@@ -378,7 +401,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             writer, riders = self._open_writer(), self._riders.states()
             writer.submit(self.model, epoch=epoch, batch=batch, logs=logs, riders=riders, urgent=True)
             self._departure.tell(place, self._stats, writer.spool_folder)
-        except Exception as exc:  # noqa: BLE001 - training ends in order, whatever it is
+        except Exception as exc:  # noqa: BLE001 - whatever fails, training must end in order
             _log_failure(exc, f"The model of {place} could not be saved.")
 
     def _say(self, message: str | None) -> None:
@@ -386,12 +409,16 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             with contextlib.suppress(OSError, ValueError):  # stdout may be closed, or a pipe that nobody reads
                 io_utils.print_msg(f"\n{message}")
 
-    def _published(self, record: Checkpoint, _is_best: bool) -> None:
+    def _published(self, record: Checkpoint, _is_best: bool) -> None:  # on the publisher's thread
         shown = record.key if Template(record.series).fields else record.series
         self._say(f"Epoch {record.epoch + 1}: finished saving model to {self.run.location.url(shown)}")
 
     def _open_writer(self) -> Writer:
-        """Return the open writer. Failing to read the run is told and does not end training, unless asked to."""
+        """Return the open writer; make and open a new writer if there is none.
+
+        If the run cannot be read, the failure is logged and training goes on: checkpoints wait in the spool. With
+        `resume`, or if `on_error` is "raise", the failure is raised.
+        """
         if self._writer is not None and not self._writer.closed:
             return self._writer
         keep_best, keep_last = self._keep
@@ -418,6 +445,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         try:
             self._writer.open()
         except Exception as exc:
+            # The store may be out of reach only for now. But to resume without the run would be to start anew.
             if self._on_error == "raise" or self._resume is not None:
                 self._writer = None
                 raise
@@ -430,7 +458,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         assert self._resume is not None
         try:
             self.flush()  # what an earlier process left in the spool may be newer than what is in the bucket
-        except (DrainError, SaveFailedError) as exc:
+        except (DrainError, SaveFailedError) as exc:  # what is in the bucket is complete, if perhaps older
             log.warning("Resuming from what is in the bucket. %s", exc)
         restored = resume_from(
             self.run, self.model, self._resume, self._riders, (self.params or {}).get("epochs"), self._team
@@ -443,13 +471,16 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
             self._say(f"Resuming {place} epoch {found.epoch + 1} from {found.url}")
 
     def _forget_initial_epoch(self) -> None:
-        """See to it that the next `fit` of this model begins where it says, once this one has begun."""
+        """Reset the model's initial epoch, set by a resume, for the sake of the next `fit`.
+
+        Call this only once `fit` has begun its first epoch, or ended: `fit` reads the attribute before that.
+        """
         if self.resumed_from is not None:
             self.model._initial_epoch = None
 
 
 def _log_failure(exc: Exception, what: str) -> None:
-    """Log what a failure means; one of a class that is not known with its trace."""
+    """Log a failure and the consequence `what`; for an unexpected class of exception, with the traceback."""
     known = isinstance(exc, RemoteCkptError | OSError)
     log.warning("%s %s", what, exc, exc_info=None if known else exc)
 

@@ -1,4 +1,4 @@
-"""What Keras's callback decides and says about the monitored metric."""
+"""Keras's decisions about the monitored metric, and the messages of Keras's callback."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from remote_ckpt.writer import Writer
 
 
 def direction(mode: str, monitor: str, model: Any) -> Mode:
-    """Return which way is better: `mode` if it is "min" or "max", else by the compiled metric, else by its name.
+    """Return the metric's direction: `mode` if "min" or "max", else by the compiled metric, else by the name.
 
     Raises:
-        DirectionError: None of them decides.
+        DirectionError: None of these decides.
     """
     if mode == "min":
         return "min"
@@ -25,14 +25,14 @@ def direction(mode: str, monitor: str, model: Any) -> Mode:
 
 
 def judge(writer: Writer, monitor: str, epoch: int, logs: Mapping[str, Any], name: str) -> tuple[bool, str | None]:
-    """Return whether the model is to be saved when only the best is, and what Keras prints about it.
+    """Return whether to save the model under `save_best_only`, and Keras's message about the decision.
 
     Args:
-        writer: Knows the score to beat.
+        writer: Has the score to beat.
         monitor: The metric.
         epoch: 0-based.
-        logs: The metrics there are. Without a number for `monitor` it is saved with a warning, as Keras does.
-        name: Where it would be saved, for people.
+        logs: The metrics. If `monitor` is missing or no number, the model is saved, with a warning, as Keras does.
+        name: The place where the model would be saved, for the message.
     """
     current = logs.get(monitor)
     score = scalar(current)
@@ -58,7 +58,7 @@ def judge(writer: Writer, monitor: str, epoch: int, logs: Mapping[str, Any], nam
 
 
 def _shown(value: Any) -> str:
-    """Return a value for people; Python refuses to write out integers of thousands of digits."""
+    """Return a value as short text; Python refuses to write out integers of thousands of digits."""
     try:
         text = str(value)
     except Exception:  # noqa: BLE001 - whatever the value's own class raises

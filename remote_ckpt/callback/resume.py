@@ -1,4 +1,4 @@
-"""Go on where training stopped: model, optimizer, epoch, and the state of the riders."""
+"""Resume a training: model, optimizer, epoch, and the state of the riders."""
 
 from __future__ import annotations
 
@@ -19,37 +19,39 @@ log = logging.getLogger("remote_ckpt")
 def resume(
     run: Run, model: Any, which: Literal["latest", "best"], riders: Riders, epochs: int | None, team: Team
 ) -> Restored | None:
-    """Restore a checkpoint before training; call it after the riders' `on_train_begin`.
+    """Restore a checkpoint before training.
 
-    A checkpoint made inside an epoch repeats that epoch. Where `EarlyStopping` had ended training, it stays ended.
+    Call this function after the riders' `on_train_begin`. After a checkpoint made inside an epoch, that epoch is
+    repeated. If `EarlyStopping` had ended the training, no epoch is left to train.
 
     Args:
-        run: Where checkpoints are.
+        run: The run that holds the checkpoints.
         model: Compiled and built.
-        which: The checkpoint.
-        riders: Who gets back what travelled with it.
-        epochs: How many epochs `fit` was asked for, if known.
-        team: Who trains this model; the first chooses, as another may look while it still uploads what was left.
+        which: The checkpoint to restore.
+        riders: Get the state that travelled with the checkpoint.
+        epochs: The `epochs` given to `fit`, if known.
+        team: The processes that train this model. The first chooses the checkpoint: another process might read the run
+            while the first still uploads what an earlier process left.
 
     Returns:
-        The checkpoint, and what did not come back; None when there is none, and training starts anew.
+        The checkpoint, and what was not restored; None if there is no checkpoint, and training starts anew.
 
     Raises:
         ManifestError: The run has no checkpoint, but objects that its template has named: its manifest was lost.
-        RemoteCkptError: There may be one, and it cannot be had, or its weights do not fit the model. To ask for the
-            best of checkpoints without a score is a NoCheckpointError.
+        NoCheckpointError: The best was asked for, and no checkpoint of the run has a score.
+        RemoteCkptError: The checkpoint cannot be read, or its weights do not fit the model.
     """
     try:
         restored = restore(run, model, which if team.size == 1 else _chosen(run, which, team))
     except NoCheckpointError as exc:
         if run.latest is not None:
-            raise
-        if run.unnamed():
+            raise  # there are checkpoints, only not this one: to start anew would ignore them
+        if run.unnamed():  # no record and yet objects: the manifest was lost, and a new one would leave them out
             raise ManifestError(f"Not resumed, and not begun anew either. {exc} Or train in another folder.") from exc
         log.info("%s holds nothing to resume from; training starts anew.", run.url)
         return None
     found = restored.checkpoint
-    # As Keras's BackupAndRestore does.
+    # As Keras's BackupAndRestore does: `fit` reads this attribute after `on_train_begin`.
     model._initial_epoch = found.epoch + (1 if found.batch is None else 0)
     riders.restore(found.riders, found.url)
     for stopping in riders.wanting_weights():
@@ -65,10 +67,12 @@ def resume(
 
 
 def _chosen(run: Run, which: Literal["latest", "best"], team: Team) -> str:
-    """Return the id of the checkpoint that the first process chose. Loading it takes all of them at the same time.
+    """Return the id of the checkpoint chosen by the first process.
+
+    All processes must call this function, and must then load the checkpoint together: loading is a collective call.
 
     Raises:
-        NoCheckpointError: It found none.
+        NoCheckpointError: The first process found no checkpoint.
     """
     record = getattr(run, which) if team.saves else None
     if chosen := team.agree(record.id if record else ""):
@@ -77,7 +81,10 @@ def _chosen(run: Run, which: Literal["latest", "best"], team: Team) -> str:
 
 
 def _best_weights(run: Run, model: Any, found: Checkpoint, stopping: Any) -> list[Any] | None:
-    """Return the weights of the epoch that `stopping` holds for the best; the model is as before in the end."""
+    """Return the weights of `stopping`'s best epoch; the weights of the model are put back.
+
+    None, with a warning in the log, if the run has no such checkpoint or it cannot be loaded.
+    """
     if found.batch is None and found.epoch == stopping.best_epoch:
         weights: list[Any] = model.get_weights()
         return weights
@@ -101,7 +108,11 @@ def _best_weights(run: Run, model: Any, found: Checkpoint, stopping: Any) -> lis
 
 
 def _of_best_epoch(run: Run, found: Checkpoint, stopping: Any) -> Checkpoint | None:
-    """Return the checkpoint of the best epoch's end; a name's epochs repeat when a run is begun again."""
+    """Return the checkpoint made at the end of `stopping`'s best epoch, or None.
+
+    The epoch alone does not identify the checkpoint: a run that is begun again has the same epochs twice. So the
+    checkpoint must also be no later than the resumed one, and have the best metric in its logs.
+    """
     fitting = (
         record
         for record in reversed(run.checkpoints)

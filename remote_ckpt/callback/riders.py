@@ -1,7 +1,7 @@
-"""Riders: other callbacks, whose state travels with each checkpoint and comes back when training is resumed.
+"""Riders: other callbacks; their state travels with each checkpoint and is restored when training is resumed.
 
-What Keras's own callbacks have to remember is known here. Any other object rides if it has `get_state() -> dict` and
-`set_state(dict)`; the dict holds numbers, text, and lists and dicts of them.
+This module lists the attributes that Keras's own callbacks have to remember. Any other object can be a rider if it has
+`get_state() -> dict` and `set_state(dict)`; the dict holds numbers, text, and lists and dicts of them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ States = dict[str, dict[str, Any]]
 
 
 class Stateful(Protocol):
-    """What an object needs to ride along."""
+    """The methods required of a rider."""
 
     def get_state(self) -> Mapping[str, Any]:
-        """Return all there is to remember; called when a checkpoint is made, on the training thread."""
+        """Return the state to keep; called when a checkpoint is made, on the training thread."""
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take back what `get_state` returned; called before the first epoch, after each `on_train_begin`."""
+        """Restore a state returned by `get_state`; called after the rider's `on_train_begin`, before any epoch."""
 
 
 def _count(value: Any) -> int:
@@ -69,7 +69,7 @@ _ATTRIBUTES: dict[type, dict[str, Callable[[Any], Any]]] = {
 
 @dataclass(frozen=True)
 class _Attributes:
-    """A callback of Keras, whose state is in attributes; what comes back is checked, for a bucket is not trusted."""
+    """A Keras callback with the state in attributes; a restored state is checked, as a bucket is not trusted."""
 
     callback: Any
     kinds: dict[str, Callable[[Any], Any]]
@@ -79,7 +79,7 @@ class _Attributes:
         return {**self._judge(), **state}
 
     def _judge(self) -> dict[str, str]:
-        """Return what the best of this callback is about: its metric, and which way that is better."""
+        """Return the metric and the mode behind the callback's best value, as far as the callback has them."""
         judge = {name: getattr(self.callback, name, None) for name in ("monitor", "mode")}
         return {name: value for name, value in judge.items() if isinstance(value, str)}
 
@@ -96,7 +96,7 @@ class _Attributes:
 
 @dataclass(frozen=True)
 class _Swapping(_Attributes):
-    """`SwapEMAWeights`: a checkpoint made while the averages are in the model is loaded, and then swapped back."""
+    """`SwapEMAWeights`: if the averages were in the model when the checkpoint was made, swap them back."""
 
     def set_state(self, state: dict[str, Any]) -> None:
         if _flag(state["_ema_weights_in_model"]):
@@ -120,13 +120,13 @@ def _stateful(callback: Any) -> Stateful:
 
 
 class Riders:
-    """The riders of one checkpoint callback; on the training thread."""
+    """The riders of a checkpoint callback. For the training thread."""
 
     def __init__(self, callbacks: Iterable[Any]):
-        """Name the riders: by their class, and numbered from the second of a class on.
+        """Name the riders by their class, with a number from the second rider of a class on.
 
         Raises:
-            ValueError: One of them is of a class that is not known, and lacks `get_state` and `set_state`.
+            ValueError: A rider is not of a supported class of Keras, and lacks `get_state` or `set_state`.
         """
         self.callbacks = tuple(callbacks)
         self._named: dict[str, Stateful] = {}
@@ -138,20 +138,22 @@ class Riders:
         self._told = False
 
     def note_order(self, params: Any) -> None:
-        """Notice which riders come later in the list of callbacks; call it from `set_params`.
+        """Record the riders listed after the checkpoint callback; call from the callback's `set_params`.
 
-        Keras hands one and the same dict to each callback in their order, so those that come later lack it as yet.
+        Keras gives the same dict to each callback, in the order of the list: callbacks listed later do not have this
+        dict yet.
         """
         self._late = [rider for rider in self._keras_callbacks() if rider.params is not params]
 
     def check(self, params: Any) -> None:
-        """Let pass riders that are listed before the checkpoint, and whose state may travel; from `on_train_begin`.
+        """Check the riders' order and state; call from the checkpoint callback's `on_train_begin`.
 
-        What they decide at an epoch's end is then part of the checkpoint of that end, and what they forget in their
-        `on_train_begin` is restored after it.
+        Riders must be listed before the checkpoint callback. Then a rider's decision at the end of an epoch is part of
+        the checkpoint of that epoch, and the state that a rider's `on_train_begin` resets is restored afterwards.
 
         Raises:
-            ValueError: One is listed later, or not at all; or it remembers what cannot travel.
+            ValueError: A rider is listed later, or not at all; or its state cannot be recorded.
+            Exception: Raised by a rider's own `get_state`.
         """
         for rider in self._keras_callbacks():
             name = type(rider).__name__
@@ -168,7 +170,10 @@ class Riders:
         return [rider for rider in self.callbacks if isinstance(rider, keras.callbacks.Callback)]
 
     def states(self) -> States:
-        """Return what each rider remembers now; nothing if it cannot be had or travel, which is told once."""
+        """Return the present state of each rider; empty if the state of any rider cannot be read or recorded.
+
+        The first failure is logged. Later calls try again.
+        """
         try:
             return self._checked_states()
         except Exception as exc:  # noqa: BLE001 - of the user's own class; the model is saved without it
@@ -183,11 +188,14 @@ class Riders:
         return states
 
     def restore(self, states: Mapping[str, Any], source: str) -> None:
-        """Give each rider back what it remembered; say which have nothing to come back to.
+        """Restore the state of each rider; log a warning for each rider without a usable state.
 
         Args:
             states: A record's `riders`.
             source: The checkpoint's URL, for messages.
+
+        Raises:
+            Exception: Raised by the `set_state` of a rider that is not one of Keras's callbacks listed here.
         """
         for name, rider in self._named.items():
             if name not in states:
@@ -195,13 +203,13 @@ class Riders:
                 continue
             try:
                 rider.set_state(decode(states[name]))
-            except (KeyError, TypeError, ValueError) as exc:
+            except (KeyError, TypeError, ValueError) as exc:  # of another monitor, of another version, or damaged
                 if not isinstance(rider, _Attributes):
-                    raise  # the user's own class says what is wrong
+                    raise  # only the user's own class can judge this error
                 log.warning("%s begins anew: its state in %s cannot be used: %s.", name, source, exc)
 
     def wanting_weights(self) -> list[Any]:
-        """Return each `EarlyStopping` that is to restore its best weights at the end and has a best, but not them."""
+        """Return each `EarlyStopping` with `restore_best_weights` and a best value, but without the best weights."""
         return [
             rider
             for rider in self.callbacks
@@ -212,7 +220,7 @@ class Riders:
         ]
 
     def have_stopped(self) -> bool:
-        """Return whether an `EarlyStopping` had already ended the training that is resumed."""
+        """Return whether an `EarlyStopping` had already ended the resumed training."""
         return any(
             isinstance(rider, keras.callbacks.EarlyStopping)
             and rider.stopped_epoch > 0

@@ -1,4 +1,4 @@
-"""The processes that train one model together, of which the first saves it."""
+"""The processes of a joint training of the same model; only the first process saves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Team:
-    """One process's place among those that run the same `fit`.
+    """The place of this process among the processes of the same `fit`.
 
     Attributes:
-        index: Of this process, from 0.
-        size: How many there are.
+        index: The number of this process, from 0.
+        size: The number of processes.
     """
 
     index: int = 0
@@ -22,15 +22,20 @@ class Team:
 
     @property
     def saves(self) -> bool:
-        """Whether this process is the one that saves: all hold the same weights."""
+        """Whether this process saves: only the first does.
+
+        The first is enough where all processes hold the same weights. Weights that are spread over several processes
+        cannot be saved by one process.
+        """
         return self.index == 0
 
     def agree(self, text: str) -> str:
-        """Return the first process's ASCII text in each of them. All must call it, and it waits for all."""
+        """Return the first process's ASCII text, in every process. Collective: waits for all processes."""
         if self.size == 1:
             return text
         from jax.experimental import multihost_utils
 
+        # The length first: in a broadcast all processes must give arrays of the same shape.
         data = np.frombuffer(text.encode("ascii"), np.uint8)
         length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
         padded = np.resize(data, length) if len(data) else np.zeros(length, np.uint8)
@@ -38,11 +43,11 @@ class Team:
 
 
 def team() -> Team:
-    """Return this process's place, once Keras and its distribution are set up.
+    """Return the place of this process. Call only after Keras's distribution is set up.
 
     Keras fits one model in several processes on JAX alone: after `keras.distribution.initialize`, or JAX's own, and
     `set_distribution`. (With TensorFlow's MultiWorkerMirroredStrategy the `fit` of Keras 3 fails.) Processes that train
-    models of their own are no team, and each saves.
+    models of their own are no team: each saves.
     """
     if keras.backend.backend() != "jax" or keras.distribution.distribution() is None:
         return Team()

@@ -1,4 +1,4 @@
-"""What saving costs, as curves beside the losses in TensorBoard."""
+"""Curves of the cost of saving, beside the losses in TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from remote_ckpt.stats import Stats
 
 
 class StatsBoard:
-    """Writes a writer's counters into an event file, through TensorFlow. For one thread; needs no `tensorboard`."""
+    """An event file with a writer's counters. Single-threaded; needs TensorFlow, but not `tensorboard`."""
 
     def __init__(self, folder: str | os.PathLike[str]):
-        """Name the folder, TensorBoard's `log_dir` or one below it; nothing is created before the first `write`."""
+        """Set the folder; nothing is created before the first `write`.
+
+        Args:
+            folder: TensorBoard's `log_dir` or a folder below it; event files go into its subfolder `remote_ckpt`.
+        """
         self._folder = Path(folder).expanduser() / "remote_ckpt"
         self._writer: Any = None
 
@@ -35,11 +39,11 @@ class StatsBoard:
         kind = tf.compat.v1.SummaryMetadata(plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"))
         with self._writer.as_default(step=epoch):
             for name, value in _points(stats).items():
-                # What `tf.summary.scalar` does, which is missing where the package `tensorboard` is.
+                # As `tf.summary.scalar`, which does not exist without the package `tensorboard`.
                 tf.summary.write(f"remote_ckpt/{name}", tf.constant(value, tf.float32), metadata=kind)
 
     def close(self) -> None:
-        """Put everything on the disk and let go of the file; a later `write` begins another one."""
+        """Write out all points and close the file; a later `write` begins another file. Idempotent."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

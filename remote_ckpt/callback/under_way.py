@@ -1,4 +1,4 @@
-"""Whether a `fit` still goes on: Keras calls no callback when an exception ends it."""
+"""Detect whether a `fit` is still running: Keras calls no callback when an exception ends `fit`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ import keras
 
 @dataclass(frozen=True)
 class FitUnderWay:
-    """A test of whether the `fit` that called `on_train_begin` is on its thread's stack. Takes no lock; any thread.
+    """A test for a running `fit`: whether the frame of `fit` is on the stack of the training thread.
 
-    A frame keeps its identity for as long as it runs. The list of callbacks lives as long as that frame at least, so a
-    later frame at the same address is not mistaken for it. Outside Keras's own `fit` there is no such frame to look
-    for, and training goes on until somebody says that it has ended.
+    Takes no lock; for any thread, and for signal handlers. A frame keeps its identity for as long as it runs. Keras's
+    list of callbacks lives at least as long as the frame of `fit`; once the list is gone, a later frame at the same
+    address is not mistaken for that `fit`. Outside Keras's own `fit` there is no frame to look for, and the test always
+    returns True.
 
     Attributes:
         thread: Identifies the thread.
         frame: Identifies the frame; None outside `fit`.
-        callbacks: Keras's list of callbacks, weakly.
+        callbacks: A weak reference to Keras's list of callbacks.
     """
 
     thread: int = 0
@@ -33,7 +34,7 @@ class FitUnderWay:
 
     @classmethod
     def here(cls) -> FitUnderWay:
-        """Return a test of the `fit` that is calling; from `on_train_begin`."""
+        """Return a test of the calling `fit`; call from `on_train_begin`."""
         for frame in _stack(sys._getframe()):
             callbacks = frame.f_locals.get("self") if frame.f_code.co_name == "on_train_begin" else None
             fit = frame.f_back
@@ -42,16 +43,17 @@ class FitUnderWay:
         return cls()
 
     def __call__(self) -> bool:
-        """Return whether it goes on."""
+        """Return whether `fit` is still running; True outside `fit`."""
         if self.frame is None:
             return True
         stack = _stack(sys._current_frames().get(self.thread))
         return self.callbacks() is not None and any(id(frame) == self.frame for frame in stack)
 
     def at_end(self, action: Callable[[Any, FitUnderWay], None], user: Any) -> None:
-        """Call `action(user, self)` once the list of callbacks is garbage, which is soon after `fit`.
+        """Call `action(user, self)` once Keras's list of callbacks is garbage, soon after the end of `fit`.
 
-        Keeps no reference to `user`.
+        The call comes on the thread where the list is collected, and not at the interpreter's exit. Keeps no reference
+        to `user`. Outside `fit`, or if `user` is garbage too, nothing is called.
         """
         callbacks, weak = self.callbacks(), weakref.ref(user)
 

@@ -1,4 +1,4 @@
-"""Model -> Snapshot: references, copy-on-write. Keras and its backend are imported on first use, never before."""
+"""Capture: snapshots of a model, by reference. Keras and the backend are imported on first use, never before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saving in one process of several that train one model together."""
+"""Saving in a single process of a joint training of several processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Let Keras make what it makes on its way through a model in this process alone. For the training thread.
+    """Let Keras create objects in this process alone, not in all processes of a distribution. For the training thread.
 
-    Keras makes an object of each kind to learn which attributes to skip. Under a distribution JAX has all processes
-    make the variables of such an object together, and a process that saves alone would wait for ever (seen, 3.15).
+    During a walk through a model, Keras creates an object of each kind to find the attributes to skip. Under a
+    distribution, JAX creates the variables of such an object in all processes together: a process that saves alone
+    would wait for ever (seen with Keras 3.15).
     """
     from keras import distribution
 

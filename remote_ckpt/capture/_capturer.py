@@ -1,4 +1,4 @@
-"""Take snapshots of a model: by reference where Keras is as expected, through `save_weights` where it is not."""
+"""Take snapshots of a model: by reference if Keras is as expected, else through `save_weights`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _log = logging.getLogger("remote_ckpt")
 
 
 class Capturer:
-    """Takes snapshots of one model; keeps the outcome of Keras's walk between saves. For one training thread.
+    """Take snapshots of a model, and keep the result of Keras's walk between saves. For the training thread.
 
-    The first capture lets Keras walk the model, as each `save_weights` does; later ones only take references, until the
-    structure of the model changes (`_watch` says what is noticed), which costs one more walk. Layers that write more
-    than variables, or by a method of their own, are asked again at each capture.
+    The first capture lets Keras walk the model, as each `save_weights` does. Later captures only take references, until
+    the structure of the model changes (`_watch` lists the changes that are detected): then Keras walks once more.
+    Layers that write more than variables, or by a method that is not Keras's, are asked again at each capture.
 
     Attributes:
         fallback_reason: Why this model cannot be captured by reference, or None. Each capture is then a blocking
@@ -32,11 +32,11 @@ class Capturer:
     """
 
     def __init__(self, model: Any, scratch: Callable[[], Path] | None = None) -> None:
-        """Look at the model; nothing is captured yet.
+        """Decide how to capture the model; nothing is captured yet.
 
         Args:
             model: A Keras model.
-            scratch: Gives the folder for files that Keras writes by itself, on the filesystem where snapshots will be
+            scratch: Returns the folder for files that Keras writes by itself, on the filesystem where snapshots will be
                 written; by default the system's temporary folder.
         """
         self._model = model
@@ -48,10 +48,10 @@ class Capturer:
             self._warn()
 
     def capture(self) -> Snapshot:
-        """Freeze what `model.save_weights` would write now.
+        """Freeze the state of the model, as `model.save_weights` would write it now.
 
-        Call it on the thread that trains the model, outside any distribution scope of a replica. Training may go on as
-        soon as it returns. After an error nothing is held and the model is unchanged.
+        Call this on the thread that trains the model, outside any replica scope of a distribution. Training may go on
+        as soon as the call returns. After an error nothing is held and the model is unchanged.
 
         Raises:
             SaveFailedError: The weights are spread over several processes.
@@ -63,11 +63,11 @@ class Capturer:
         try:
             with apart():
                 return self._by_reference()
-        except SaveFailedError:  # Keras cannot save it either
+        except SaveFailedError:  # weights spread over several processes: Keras cannot save them either
             raise
         except Exception as exc:  # noqa: BLE001 - any surprise in Keras's private parts means: leave it to Keras
             self._plan = None
-            snapshot = self._save_now()  # raises if it is the model that is at fault
+            snapshot = self._save_now()  # raises if the fault is the model's, not that of the capture
             self.fallback_reason = f"{type(exc).__name__}: {exc}"
             self._warn()
             return snapshot
@@ -102,7 +102,7 @@ def _reason_to_leave_it_to_keras(model: Any) -> str | None:
 
 
 def _attach_state(model: Any) -> None:
-    """Bring the state that JAX's trainer keeps outside the model during an epoch back into it, as Keras does."""
+    """Write the state of JAX's trainer, kept outside the model during an epoch, back into the model, as Keras does."""
     synchronise = getattr(model, "jax_state_sync", None)
     if synchronise is not None:
         synchronise()

@@ -1,4 +1,4 @@
-"""The kept outcome of one walk: what to freeze at each save, and what the file will look like."""
+"""The kept result of a walk: the variables to freeze at each save, and the layout of the file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from remote_ckpt.weights_file import Dataset, TemplateWriter
 
 
 class Plan:
-    """One walk through one model, and how to repeat its outcome without walking. For the training thread."""
+    """A walk through a model, repeatable without walking again. For the training thread."""
 
     def __init__(self, model: Any) -> None:
         """Let Keras walk the model.
 
         Raises:
+            ValueError: The model is not built.
             Exception: Keras is not as expected, or a layer of the model fails to save. Nothing was changed.
         """
         if not model.built:
@@ -37,7 +38,7 @@ class Plan:
         self._read_afresh(i for i, entry in enumerate(self._entries) if not entry.repeatable)
 
     def snapshot(self, writer: TemplateWriter) -> ReferenceSnapshot | None:
-        """Freeze the model as it is now, or return None when its structure changed since the walk."""
+        """Freeze the present model, or return None if the structure of the model changed since the walk."""
         if not self._bring_up_to_date():
             return None
         frozen = self._freezer.freeze()
@@ -47,7 +48,7 @@ class Plan:
         return ReferenceSnapshot(layout, values, writer, to_numpy, layout.write_first)
 
     def _bring_up_to_date(self) -> bool:
-        if self._just_walked:  # walk once, never twice: what the walk found is what is saved first
+        if self._just_walked:  # the first save uses what the walk found: no second walk
             self._just_walked = False
             return True
         changed = None if self._watch is None else self._watch.changes()
@@ -60,7 +61,7 @@ class Plan:
         return True
 
     def _read_afresh(self, positions: Iterable[int]) -> None:
-        """From now on ask these entries' saveables at each save what they write."""
+        """Ask the saveables of these entries again at each save from now on."""
         known = len(self._fresh)
         self._fresh.update(positions)
         if len(self._fresh) > known or not hasattr(self, "_freezer"):
@@ -69,7 +70,7 @@ class Plan:
             self._layout = FileLayout([describe(entry) for entry in self._entries])
 
     def _with_fresh(self, frozen: list[Any]) -> tuple[FileLayout, list[Any]]:
-        """Put what was read afresh between the frozen values, in the order of the file."""
+        """Merge the values read afresh with the frozen values, in the order of the file."""
         described = list(self._layout.entries)
         fresh = [value for i in sorted(self._fresh) for _, value in self._entries[i].steps]
         variables = [value for value in fresh if isinstance(value, Variable)]
@@ -86,15 +87,15 @@ class Plan:
 
 
 def describe(entry: Entry) -> Entry:
-    """Return an entry that says shapes and dtypes instead of values, and holds nothing."""
+    """Return an entry with shapes and dtypes in place of values, holding no reference to the model."""
     return entry._replace(saveable=None, steps=[(key, _shape_and_dtype(value)) for key, value in entry.steps])
 
 
 class FileLayout:
-    """What a weights file looks like outside its data; see `weights_file.Layout`."""
+    """The layout of a weights file, without the data; see `weights_file.Layout`."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        """Take entries that are described; the rest is worked out when it is asked for, on the worker."""
+        """Take described entries; all else is computed on demand by the writing thread."""
         self.entries = entries
 
     @functools.cached_property
@@ -116,12 +117,12 @@ class FileLayout:
 
     @functools.cached_property
     def nbytes(self) -> int:
-        """The bytes of the tensors, without what HDF5 puts around them."""
+        """The bytes of the tensors, without HDF5's own bytes."""
         specs = [spec for entry in self.entries for _, spec in entry.steps if spec is not None]
         return sum(math.prod(shape) * _item_size(dtype) for shape, dtype in specs)
 
     def write_first(self, path: Any, take: Any) -> None:
-        """Write such a file through Keras's own store."""
+        """Write a file of this layout through Keras's own store."""
         write_as_keras(path, self.entries, take)
 
 

@@ -1,4 +1,4 @@
-"""What a capture gives: the state of a model at one instant, to be written later, once, on another thread."""
+"""Snapshots: the state of a model at the instant of capture, to be written later, once, on another thread."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from remote_ckpt.weights_file import Layout, TemplateWriter, check_written
 
 
 class Snapshot(abc.ABC):
-    """What Keras would have written at the instant of capture.
+    """A snapshot: the state of a model at the instant of capture; `write` gives the file that Keras would have written.
 
-    Made on the training thread; written or discarded on any one other thread. Training may go on meanwhile.
+    Made on the training thread; written on one other thread, while training may go on. A snapshot that still waits may
+    be discarded on any thread.
     """
 
     @property
@@ -29,12 +30,12 @@ class Snapshot(abc.ABC):
 
     @property
     def written(self) -> int:
-        """How many of these bytes the disk where the file will be holds already."""
+        """Bytes of `nbytes` already on the disk of the future file, before `write`."""
         return 0
 
     @abc.abstractmethod
     def write(self, path: Path) -> None:
-        """Write the file, replacing what is there. Can be called once; does not fsync.
+        """Write the file, replacing an existing file. Callable once; does not fsync.
 
         Holds no second copy of the model: at most the largest tensor at a time. After an error the file at `path` is
         incomplete or absent, and the snapshot is spent.
@@ -42,12 +43,12 @@ class Snapshot(abc.ABC):
         Raises:
             OSError: The disk refuses.
             SaveFailedError: A reader would refuse such a file.
-            ValueError: It was written or discarded before.
+            ValueError: The snapshot was written or discarded before.
         """
 
     @abc.abstractmethod
     def discard(self) -> None:
-        """Release what is held without writing it. Repeating, or calling it after `write`, changes nothing."""
+        """Release the captured state without writing. Idempotent; no effect after `write`."""
 
 
 class ReferenceSnapshot(Snapshot):
@@ -73,7 +74,7 @@ class ReferenceSnapshot(Snapshot):
         return self._layout.nbytes
 
     def write(self, path: Path) -> None:
-        """Write the weights file; see `Snapshot.write`. Each reference is released when its data is written."""
+        """Write the weights file; see `Snapshot.write`. Each reference is released once turned into an array."""
         values, self._values = self._values, None
         if values is None:
             raise ValueError(f"{path}: this snapshot was written or discarded before")
@@ -90,12 +91,12 @@ class ReferenceSnapshot(Snapshot):
 
 
 class FileSnapshot(Snapshot):
-    """A file that was written on the training thread, waiting to be moved into place."""
+    """A file already written on the training thread; `write` moves the file to the final path."""
 
     def __init__(self, save: Callable[[str], object], directory: Path | None, suffix: str) -> None:
         """Call `save(path)` with a fresh path in `directory` (default: the system's temporary folder).
 
-        Give a directory on the filesystem where the file will be written, so that `write` is a rename.
+        Pass a directory on the filesystem where the file will be written: then `write` is a rename.
 
         Raises:
             Exception: Whatever `save` raises; nothing is left behind.
@@ -108,7 +109,7 @@ class FileSnapshot(Snapshot):
             with apart():
                 save(str(self._file))
             self._size = self._file.stat().st_size
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody would remove the file, as there is no snapshot to discard
             self.discard()
             raise
 
@@ -119,17 +120,17 @@ class FileSnapshot(Snapshot):
 
     @property
     def written(self) -> int:
-        """All of it, where `write` is a rename."""
+        """The size of the file if a directory was given, as `write` is a rename then; else 0."""
         return self._size if self._in_place else 0
 
     def write(self, path: Path) -> None:
-        """Move the file to `path`: a rename within one filesystem, a copy otherwise."""
+        """Move the file to `path`: a rename within a filesystem, a copy otherwise. See `Snapshot.write`."""
         if self._folder is None:
             raise ValueError(f"{path}: this snapshot was written or discarded before")
         try:
             check_written(self._file, self._suffix)
             shutil.move(os.fspath(self._file), os.fspath(path))
-        finally:
+        finally:  # after an error too: a snapshot is spent by its first `write`
             self.discard()
 
     def discard(self) -> None:
@@ -140,9 +141,9 @@ class FileSnapshot(Snapshot):
 
 
 class WholeModelSnapshot(FileSnapshot):
-    """A whole model (`.keras` or `.h5`), saved by Keras on the training thread: its configuration cannot be frozen.
+    """A whole model (`.keras` or `.h5`), saved by Keras on the training thread: a configuration cannot be frozen.
 
-    Blocks for one `model.save`; only the way from there to the bucket is in the background.
+    Training is blocked for one `model.save`; only the move to the spool and the upload happen in the background.
     """
 
     def __init__(self, model: Any, directory: Path, suffix: str = ".keras") -> None:
@@ -150,8 +151,8 @@ class WholeModelSnapshot(FileSnapshot):
 
         Args:
             model: A built Keras model.
-            directory: On the filesystem where it will be written, so that `write` is a rename.
-            suffix: ".keras" or ".h5", as the name it will get.
+            directory: A folder on the filesystem where the file will be written: then `write` is a rename.
+            suffix: ".keras" or ".h5", as in the future name of the file.
 
         Raises:
             Exception: Whatever `model.save` raises; nothing is left behind.

@@ -1,8 +1,8 @@
-"""Run Keras's own walk once against a store that records, and keep what it found.
+"""Run Keras's own walk once against a recording store, and keep the result.
 
-`model.save_weights` visits every saveable and lets it write into an `H5IOStore`. Here it writes into a recorder: the
-order, the paths and the attributes of the file are Keras's own truth, and what was given for each dataset is kept: the
-variable itself, wherever a variable was given.
+`model.save_weights` visits every saveable and lets it write into an `H5IOStore`. Here the saveables write into a
+recorder instead. So the order, the paths and the attributes of the file are determined by Keras itself. For each
+dataset the recorder keeps the value that was written: if that is a variable, the variable itself.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _BASE_OPTIMIZER = "keras.src.optimizers.base_optimizer"
 
 
 class Entry(NamedTuple):
-    """What one saveable writes: where, with which attributes, and its values in order (None: the key was deleted).
+    """The writes of a saveable: the path, the attributes, and the values in order (None: the key was deleted).
 
-    `saveable` is None when Keras came to it by a way that `StructureWatch` does not see.
+    `saveable` is None if Keras reached the saveable in a way that `StructureWatch` does not see.
     """
 
     saveable: Any
@@ -40,8 +40,8 @@ class Entry(NamedTuple):
     def repeatable(self) -> bool:
         """Whether the same variables are written as long as the saveable's attributes are the same objects.
 
-        So it is for Keras's own layers, as long as they write variables only. A value that is not a variable was
-        computed for this save, and a method that is not Keras's may decide by anything.
+        This holds for Keras's own layers, as long as they write variables only. A value that is not a variable was
+        computed for this save, and a method that is not Keras's may depend on anything.
         """
         if self.saveable is None or "save_own_variables" in vars(self.saveable):
             return False
@@ -50,7 +50,7 @@ class Entry(NamedTuple):
 
 
 class Recorder(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no types
-    """An `H5IOStore` without a file: remembers what is written, and answers as the file would."""
+    """An `H5IOStore` without a file: records the writes, and answers reads as the file would."""
 
     def __init__(self) -> None:
         self.mode = "w"
@@ -65,7 +65,7 @@ class Recorder(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no ty
         return self
 
     def close_entry(self, saveable: Any) -> None:
-        """Say whose entry was written since `make`, if any was."""
+        """Assign the entry written since `make`, if any, to `saveable`."""
         if self._open is not None:
             self.entries.append(self._open._replace(saveable=saveable))
             self._open = None
@@ -109,7 +109,7 @@ class Recorder(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no ty
 
 
 class _Visited(set[int]):
-    """The set that Keras notes visited saveables in: tells the recorder whose entry has just been written."""
+    """Keras's set of visited saveables: each addition assigns the recorder's newest entry to the saveable."""
 
     def __init__(self, recorder: Recorder, saveables: dict[int, Any]) -> None:
         super().__init__()
@@ -129,8 +129,8 @@ def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
         watch: Made of the same model just before.
 
     Returns:
-        The entries in the order of the file, and whether the walk may be kept: every saveable that it visited is one
-        that `watch` watches.
+        The entries in the order of the file, and whether the walk may be kept: if `watch` watches every saveable that
+        the walk visited.
     """
     recorder = Recorder()
     visited = _Visited(recorder, watch.saveables)
@@ -142,7 +142,7 @@ def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
 
 
 def read_again(entry: Entry) -> Entry:
-    """Ask one saveable what it writes now. Its path is that of the walk."""
+    """Record again the present writes of a saveable, under the path from the walk."""
     recorder = Recorder()
     recorder.make(entry.path, entry.metadata and {**entry.metadata, "name": entry.saveable.name})
     with _optimizers_by_reference({0: entry.saveable}):
@@ -152,7 +152,7 @@ def read_again(entry: Entry) -> Entry:
 
 
 def written_by(saveable: Any) -> dict[str, Any]:
-    """Return what a saveable writes now, by key: the variables themselves wherever it writes variables.
+    """Return the present writes of a saveable, by key: a variable itself wherever a variable is written.
 
     Raises:
         Exception: Whatever the saveable's `save_own_variables` raises.
@@ -169,7 +169,7 @@ def write_as_keras(path: Path, entries: Sequence[Entry], take: Callable[[int], n
 
     Args:
         path: Replaced if it exists.
-        entries: From a walk; their values are not used, but whether there is one.
+        entries: From a walk. Of their values only None, a deletion, is used.
         take: Gives the data of value i, counted over all entries and deletions, once.
     """
     store = saving_lib.H5IOStore(path, mode="w")
@@ -188,14 +188,18 @@ def write_as_keras(path: Path, entries: Sequence[Entry], take: Callable[[int], n
 
 
 def _names_to_skip(kind: str) -> set[str]:
-    with apart():  # of several processes only some may look it up for the first time
+    with apart():  # in a joint training, perhaps only this process asks for the first time: see `apart`
         names: set[str] = names_to_skip(kind)
         return names
 
 
 @contextlib.contextmanager
 def skipping_by_heart() -> Iterator[None]:
-    """Let Keras's walk look up what to skip instead of finding it out anew at each layer; two thirds of its time."""
+    """Let Keras's walk look up the attribute names to skip in a cache.
+
+    Without the cache Keras computes the names anew for each layer, which takes two thirds of the walk's time. The
+    function is replaced for the whole process until the walk ends.
+    """
     original = saving_lib.get_attr_skipset
     saving_lib.get_attr_skipset = _names_to_skip
     try:
@@ -206,10 +210,10 @@ def skipping_by_heart() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _optimizers_by_reference(saveables: dict[int, Any]) -> Iterator[None]:
-    """Let Keras's optimizers give their variables rather than copies of them.
+    """Let Keras's optimizers write their variables instead of copies.
 
     `BaseOptimizer.save_own_variables` stores `variable.numpy()` for each of `self.variables`: a copy of twice the
-    model, made only to be thrown away. For the time of the walk each optimizer runs the same method on a stand-in
+    model (with Adam), made only to be thrown away. During the walk each optimizer runs the same method on a stand-in
     whose variables answer `numpy()` with themselves.
     """
     changed = []

@@ -1,8 +1,8 @@
-"""Notice within a fraction of a millisecond that a model is no longer built as it was when Keras walked it.
+"""Detect changes in the structure of a model since Keras's walk, within a fraction of a millisecond.
 
 Keras's walk looks at the attributes of every saveable (layers, optimizer, metrics, losses) and into their lists, dicts
-and tuples. Its outcome can change only if one of those does. So all of them are remembered, and compared by identity in
-one loop in C.
+and tuples. The result of a walk can change only if one of these changes. So all of them are remembered, and compared by
+identity in one loop in C.
 
 Detected as a change of structure: an attribute that holds a saveable, a variable or a container was added, removed or
 replaced (layer added, optimizer built or compiled anew, LoRA, quantization), or other ones are in a list or dict.
@@ -10,8 +10,8 @@ Detected as a change of one saveable: any other attribute of a layer, optimizer,
 before (`trainable`, a dtype policy, a name, a flag, a number), or any other element of its lists and dicts. Of a model
 itself only the first kind counts: it also holds what changes with every `fit` (functions, histories, iterators).
 
-Not detected: what no attribute of an instance shows, such as saveables that a property conjures up from elsewhere,
-`__slots__`, a class whose attributes are changed, or an array changed in place. The first kind is noticed at the walk
+Not detected: changes that no attribute of an instance shows, such as saveables that a property takes from elsewhere,
+`__slots__`, a changed attribute of a class, or an array changed in place. The first kind is found at the walk
 (`reaches`); saveables that write more than variables, or by a method that is not Keras's, are asked at each save.
 
 Objects compared are held until the next comparison, so that no new object can take the identity of an old one.
@@ -54,13 +54,13 @@ _BOOKKEEPING = frozenset(
     }
 )
 
-# What Keras's walk skips, by type of saveable. Keras means to keep it, but looks under another name than it stores it
-# (3.10 to 3.15), and so makes a new layer for each layer that it visits.
+# The attribute names that Keras's walk skips, by type of saveable. Keras intends to cache them, but reads the cache
+# under another name than it writes it (3.10 to 3.15), and so makes a new layer for each layer that it visits.
 names_to_skip = functools.cache(saving_lib.get_attr_skipset)
 
 
 class _Part(NamedTuple):
-    """One thing to compare: the attributes of a saveable, or a container that belongs to it."""
+    """A unit of comparison: the attributes of a saveable, or a container among these attributes."""
 
     owner: int
     elements: Collection[Any]
@@ -69,7 +69,7 @@ class _Part(NamedTuple):
 
 
 class StructureWatch:
-    """What a model looked like when it was built, to be asked what has changed since. For one thread."""
+    """The structure of a model when the watch was made, and changes since. For a single thread."""
 
     def __init__(self, model: Any) -> None:
         self.saveables: dict[int, Any] = {}
@@ -84,7 +84,7 @@ class StructureWatch:
         self._remember()
 
     def changes(self) -> set[int] | None:
-        """Return the ids of the saveables that changed since the last call, or None when the structure did.
+        """Return the ids of the saveables changed since the last call, or None if the structure changed.
 
         An empty set, the usual answer, means that each saveable would write the same variables as before. After None a
         new watch is needed.
@@ -93,7 +93,7 @@ class StructureWatch:
             if not all(_same(part.structure(), part.seen) for part in self._models):
                 return None
             return set() if self._is_as_remembered() else self._look_closer()
-        except RuntimeError:  # another thread changed the size of a dict while it was read
+        except RuntimeError:  # another thread changed the size of a dict during the loop
             return None
 
     def reaches(self, ids: Iterable[int]) -> bool:
@@ -105,7 +105,7 @@ class StructureWatch:
         self._flat = list(chain.from_iterable(self._sources))
 
     def _is_as_remembered(self) -> bool:
-        """Compare everything in one loop in C: some microseconds for each layer."""
+        """Compare everything in a single loop in C: some microseconds for each layer."""
         return list(map(len, self._sources)) == self._lengths and all(
             map(operator.is_, chain.from_iterable(self._sources), self._flat)
         )
@@ -149,7 +149,7 @@ class StructureWatch:
 
 
 def _attributes(attributes: dict[str, Any]) -> list[Any]:
-    """Return name, value, name, value, … of the attributes that decide where Keras's walk leads and what it finds."""
+    """Return name, value, name, value, … of the attributes relevant to Keras's walk."""
     found: list[Any] = []
     for name, value in attributes.items():
         if isinstance(value, _STRUCTURE) and name not in _BOOKKEEPING and not name.startswith("_self_"):

@@ -1,4 +1,4 @@
-"""What a weights file does not say of an optimizer: its class, and which of the model's variables its slots are for."""
+"""Facts about optimizers missing from a weights file: the class, and the model variables behind the slots."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 
 def class_of(optimizer: Any) -> str:
-    """Return an optimizer's class; of one that wraps another, both."""
+    """Return the name of an optimizer's class, with the class of a wrapped optimizer in parentheses."""
     inner = getattr(optimizer, "inner_optimizer", None)
     name = type(optimizer).__name__
     return name if inner is None else f"{name}({class_of(inner)})"
 
 
 def describe(model: Any, optimizer: Any, variables: Sequence[Any] | None = None) -> str:
-    """Return an optimizer's class, and a digest of where in the model the variables are that it trains.
+    """Return an optimizer's class, with a digest of the trained variables' positions in the model.
 
     Args:
         model: Built.
         optimizer: Built, unless `variables` are given.
-        variables: What it trains; by default what it was built for.
+        variables: The variables that it trains; by default those that it was built for.
 
     Returns:
-        `"Adam:1f0c29ab"`; the same in every process that builds the same model. Empty where it trains something else
-        than the model's weights.
+        `"Adam:1f0c29ab"`; the same in every process that builds the same model. Empty if it trains a variable that
+        is not among the model's weights.
     """
     trained = _trained(optimizer) if variables is None else variables
     places = {id(variable): number for number, variable in enumerate(model.weights)}
@@ -43,13 +43,13 @@ def _trained(optimizer: Any) -> Sequence[Any]:
 
 
 class OptimizerNotes:
-    """Describes the optimizers of one model for its records; looks again only when one was built or replaced."""
+    """Describe the optimizers of a model for the records; anew only if an optimizer was built or replaced."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Any, int, str]] = {}
 
     def of(self, model: Any) -> dict[str, str]:
-        """Return a description of each built optimizer, by its place in the file. For the training thread.
+        """Return a description of each built optimizer, by place in the file. For the training thread.
 
         A model that cannot be described is saved all the same, without descriptions.
         """
@@ -68,7 +68,7 @@ class OptimizerNotes:
 
 
 def _optimizers(model: Any) -> list[tuple[str, Any]]:
-    """Return the optimizers that a model holds as attributes of its own, by attribute."""
+    """Return the optimizers among a model's own attributes, with the names of the attributes."""
     if "keras" not in sys.modules:
         return []
     from keras.src.optimizers.base_optimizer import BaseOptimizer

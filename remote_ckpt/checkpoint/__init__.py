@@ -1,4 +1,4 @@
-"""What a run holds: records, their JSON and their signature, read from a bucket that is not trusted."""
+"""The content of a run: records, their JSON and their signature, read from an untrusted bucket."""
 
 from remote_ckpt.checkpoint.records import (
     MAX_BLOCKS,

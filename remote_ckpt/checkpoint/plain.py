@@ -1,6 +1,6 @@
-"""State as plain JSON values: what may travel in a record, and in a manifest that anybody may have written.
+"""Callback state as plain JSON values, small enough for a record and safe to read from an untrusted manifest.
 
-JSON has neither NaN nor infinities, and scores have all three: they are written as `{"$float": "nan"}`.
+JSON has neither NaN nor infinities, but scores may be NaN or infinite. Such a float is written as `{"$float": "nan"}`.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_BYTES = 2 << 20
-"""Of JSON, all riders of one record together; a `History` of 10,000 epochs with five metrics takes half of it."""
+"""Most bytes of JSON for all riders of a record together. A `History` of 10,000 epochs with five metrics takes half."""
 
 _MAX_DEPTH = 20
 _FLOAT = "$float"
 
 
 def encode(value: Any, where: str = "state") -> Any:
-    """Return `value` as JSON knows it; scalars of NumPy become Python's, tuples become lists.
+    """Return `value` as JSON values: scalars of NumPy become Python numbers, tuples become lists.
 
     Args:
         value: None, numbers, text, and lists and dicts of them.
-        where: Names the value in messages.
+        where: The name of the value in messages.
 
     Raises:
-        ValueError: It holds something else, or is nested too deeply; the message says where.
+        ValueError: The value holds something else, or is nested too deeply; the message names the place.
     """
     return _encode(value, where, _MAX_DEPTH)
 
 
 def decode(value: Any) -> Any:
-    """Return what `encode` was given.
+    """Return the original value from the result of `encode`; a tuple comes back as a list.
 
     Raises:
-        ValueError: `encode` did not make it.
+        ValueError: `value` was not made by `encode`: a text under `$float` is not a number.
+        TypeError: Likewise; there is neither text nor number under `$float`.
     """
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -46,10 +47,10 @@ def decode(value: Any) -> Any:
 
 
 def check_size(states: Mapping[str, Any]) -> None:
-    """Let pass what is small enough to travel in a record.
+    """Refuse states too large for a record.
 
     Raises:
-        ValueError: It takes more than `MAX_BYTES`, is nested too deeply, or holds a float that JSON does not know.
+        ValueError: The states take more than `MAX_BYTES`, are nested too deeply, or hold NaN or an infinity.
     """
     if not _is_shallow(states, _MAX_DEPTH):
         raise ValueError("the state of the riders is nested too deeply")

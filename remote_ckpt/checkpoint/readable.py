@@ -1,7 +1,7 @@
-"""A manifest is written only if it will be read: what `Manifest.parse` refuses is refused before anything is written.
+"""Checks before writing: a manifest is written only if `Manifest.parse` accepts the new parts.
 
-Read again is what is new; what came from the store as it is has been read already. So a commit to a run of ten thousand
-records costs no more than one to a run of ten.
+Only new or changed parts are parsed again; parts taken over unchanged from the store were parsed when they were read.
+So the check of a commit does not parse all records of a long run again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from remote_ckpt.location import MANIFEST_KEY, Location
 
 
 def recordable(facts: Mapping[str, Any], monitor: str) -> Checkpoint:
-    """Return a record of what is known of a checkpoint, perhaps before its object is written.
+    """Return a record made of the known facts of a checkpoint, perhaps before its object is written.
 
     Args:
-        facts: The record's fields; without size and digests it gets such as no object has.
-        monitor: What its series is judged by.
+        facts: The record's fields. Placeholders stand for a size and digests that are not given.
+        monitor: The metric of its series.
 
     Raises:
-        ManifestError: No reader would take it; the message names the first thing that is wrong.
+        ManifestError: No reader would accept the record; the message names the first invalid field.
     """
     try:
         Series(monitor=monitor, mode="min")
@@ -35,15 +35,15 @@ def recordable(facts: Mapping[str, Any], monitor: str) -> Checkpoint:
 
 
 def dump_readable(manifest: Manifest, before: Manifest, location: Location) -> bytes:
-    """Return a manifest's JSON, which every reader will take.
+    """Return a manifest's JSON after checking that every reader will accept the JSON.
 
     Args:
-        manifest: What is to be written.
-        before: What it was made of: read from the store, or written to it.
+        manifest: The manifest to write.
+        before: The manifest from which `manifest` was made; it was read from the store or written to the store.
         location: The run.
 
     Raises:
-        ManifestError: No reader would take it; the message names the first thing that is wrong.
+        ManifestError: No reader would accept the manifest; the message names the first invalid field.
     """
     try:
         if len(manifest.series) > MAX_SERIES:
@@ -61,7 +61,7 @@ def dump_readable(manifest: Manifest, before: Manifest, location: Location) -> b
 
 
 def _novelty(manifest: Manifest, before: Manifest) -> Manifest:
-    """Return the manifest without the records, entries and series that it has taken over unchanged."""
+    """Return the manifest without the records, entries and series taken over unchanged from `before`."""
     old = {id(item) for one in before.series.values() for item in (*one.checkpoints, *one.history)}
     changed = {name: _without(old, one) for name, one in manifest.series.items() if one is not before.series.get(name)}
     return manifest.model_copy(update={"series": changed})

@@ -1,7 +1,7 @@
-"""What a run holds: immutable records, their JSON, and the pure functions that change them.
+"""The content of a run: immutable records, their JSON, and pure functions returning changed copies.
 
-`manifest.json` comes from a bucket that anybody may have written to. So every field is typed and bounded, keys must
-stay inside the run, and what we do not know is kept as it is when the manifest is written again.
+`manifest.json` comes from a bucket to which anybody may have written. So every field is typed and bounded, and keys
+must stay inside the run. Unknown fields are kept unchanged when the manifest is written again.
 """
 
 from __future__ import annotations
@@ -62,31 +62,32 @@ class _Record(BaseModel):
 
 
 class Checkpoint(_Record):
-    """An object and what is known of it.
+    """A record: the manifest's facts about one object.
 
     Attributes:
         id: Unique; made when the checkpoint was captured.
-        series: The filename template that made it.
+        series: The filename template that made the key.
         key: The object's key, relative to the run.
         url: The object's URL for messages and for `aws s3 cp`; not stored, so that a run can be moved.
         size: Bytes.
-        sha256: Of the object, hexadecimal: what `sha256sum` prints.
+        sha256: Of the object, hexadecimal, as `sha256sum` prints it.
         crc32c: Of the object, base64 as S3 and GCS write it.
         epoch: 0-based; Keras shows it plus one.
         batch: 0-based batch within the epoch, or None for a checkpoint made at an epoch's end.
         step: The optimizer's iterations, or None where unknown.
-        score: The monitored value; None if it was not logged. NaN and infinities are kept.
-        logs: All scalar logs of that moment.
-        created: When it was captured, by the writer's clock, UTC; later than every earlier one the writer knew of.
-        uploaded: When its object was complete and verified in the store, by the clock of whoever uploaded it; the
-            commit follows. None where an earlier version of this package did.
-        writer: Host and process that made it.
+        score: The value of the monitored metric; None if it was not logged. NaN and infinities are kept.
+        logs: All scalar logs at the time of the capture.
+        created: When the checkpoint was captured, by the writer's clock, UTC. Later than the `created` of every earlier
+            checkpoint of which the writer knew.
+        uploaded: When the object was complete and verified in the store, by the clock of the uploading process; the
+            commit follows. None if an earlier version of this package uploaded it.
+        writer: Host and process that made the checkpoint.
         riders: State of other callbacks, by name, as `plain.encode` writes it. Only the best and the latest of a series
             keep theirs.
-        missing: Whether the object was looked for and was not there. The checkpoint counts for nothing until the object
-            is there again: it is neither best nor latest, and rules of retention pass it over.
-        optimizers: Of each optimizer that the model held, by attribute: its class, and a digest of which of the model's
-            weights it trained. The file has neither.
+        missing: Whether the object was looked for and was not in the store. Until the object is there again, the
+            checkpoint is neither best nor latest, and retention neither counts nor deletes it.
+        optimizers: For each optimizer of the model, by attribute name: its class, and a digest that identifies the
+            weights it trained. The weights file holds neither.
     """
 
     id: Id
@@ -109,16 +110,18 @@ class Checkpoint(_Record):
     optimizers: dict[Name, Name] = Field(default_factory=dict, max_length=100)
 
     def scored_by(self, monitor: str) -> Checkpoint:
-        """Return the record with the score by another metric; None where it was not logged."""
+        """Return the record with the value of another metric as score; None if this metric was not logged."""
         return self.model_copy(update={"score": self.logs.get(monitor)})
 
 
 class Entry(_Record):
-    """One line of a series' history; it outlives the checkpoint's pruning.
+    """An entry in the history of a series, made at the commit of a checkpoint and kept after pruning.
 
     Attributes:
-        key: The object it had: what was killed between pruning and deleting has left it behind, for a sweep.
-        monitor: The metric of the score, where it is not the series' own: it was changed after the record was pruned.
+        key: The object's key. If a process was killed after pruning and before deleting, a sweep finds the object by
+            this key.
+        monitor: The metric of the score, if it is not the metric of the series: the series changed its metric after
+            the record was pruned. Else None.
     """
 
     id: Id
@@ -130,21 +133,22 @@ class Entry(_Record):
 
     @property
     def own_score(self) -> float | None:
-        """The score, where it is by the series' own metric: others are not compared with it."""
+        """The score by the metric of the series; None if the score is by another metric and so not comparable."""
         return self.score if self.monitor is None else None
 
 
 class Segment(_Record):
-    """Where a series keeps a stretch of its older past: an object that is written once and never changed.
+    """A reference to an object with a stretch of a series' older history; the object never changes.
 
     Attributes:
         key: The object's key, relative to the run.
-        sha256: Of the object: what was read is what was committed.
+        sha256: Of the object; compared at each read.
         size: Bytes.
         entries: How many entries of the history it holds.
         records: How many checkpoints it holds; fewer than entries once some were pruned.
-        first: When the earliest of its entries was captured; with `last` it tells where an id cannot be.
-        last: When the latest of them was captured.
+        first: When the earliest of its entries was captured. A checkpoint captured before `first` or after `last` is
+            not in this segment.
+        last: When the latest of its entries was captured.
     """
 
     key: str = Field(pattern=r"^\.remote_ckpt/segments/[0-9a-f]{16,64}\.json$")
@@ -157,9 +161,9 @@ class Segment(_Record):
 
 
 class Blocks(_Record):
-    """What the object of a checkpoint holds, block by block, so that the next one need not send it again.
+    """The digests of an object's blocks, so that the next upload need not send equal blocks again.
 
-    Whoever reads it believes nothing: an object made with its help is compared with its own digest.
+    The digests are not trusted: an object assembled with their help is compared with its own digest.
 
     Attributes:
         id: The checkpoint's.
@@ -171,12 +175,12 @@ class Blocks(_Record):
 
     @property
     def each(self) -> tuple[str, ...]:
-        """The blocks' digests, one by one."""
+        """The blocks' digests as a tuple, in the order of the blocks."""
         return tuple(self.digests[at : at + 16] for at in range(0, len(self.digests), 16))
 
 
 def _blocks_or_none(value: Any) -> Any:
-    """Let go of what is not to be understood: it would only have saved time."""
+    """Return the validated blocks, or None for invalid data: without blocks an upload only takes longer."""
     try:
         return Blocks.model_validate(value)
     except ValidationError:
@@ -186,20 +190,22 @@ def _blocks_or_none(value: Any) -> Any:
 class Series(_Record):
     """The checkpoints made by one filename template.
 
-    In the manifest of a long run only the recent past is at hand, with the best and the latest; `segments` says where
-    the rest is, and `commit.archive.Archive.whole` brings it back.
+    In the manifest of a long run only the recent history is loaded, with the best and the latest. `segments` refers to
+    the rest, and `commit.archive.Archive.whole` loads it.
 
     Attributes:
         monitor: The name of the metric that decides.
         mode: Its direction.
         best: Id of the best checkpoint; None while none has a score that is a number.
-        latest: Id of the one captured last, see `policy.by_capture`.
-        alias: What a template without fields shows under its fixed name: `"best"` or `"latest"`; see `shown`.
-        alias_seen: Whether the fixed name has existed once. From then on its absence means that the user deleted it.
-        checkpoints: Records at hand, in the order of their commits; best and latest are always among them.
-        history: One entry for each commit, the latest of all commits.
-        segments: What came before, oldest first.
-        base: What the checkpoint committed last holds, for the delta of the next one.
+        latest: Id of the checkpoint captured last, see `policy.by_capture`.
+        alias: For a template without fields, the checkpoint that is copied to its fixed name: `"best"` or `"latest"`;
+            see `shown`.
+        alias_seen: Whether the object under the fixed name has existed. From then on its absence means that the user
+            deleted it.
+        checkpoints: The loaded records, in the order of their commits; best and latest are always among them.
+        history: The loaded entries, one for each commit, oldest first; the last commits of the series.
+        segments: The older entries and records, oldest first.
+        base: The blocks of the last committed checkpoint whose blocks are known, for the delta of the next upload.
     """
 
     monitor: Name
@@ -224,7 +230,7 @@ class Series(_Record):
         return self
 
     def find(self, which: Which | None) -> Checkpoint | None:
-        """Return the checkpoint that `which` names, or None. Of several of one epoch, the latest."""
+        """Return the checkpoint named by `which`, or None; of several from the same epoch, the latest."""
         if which == "best":
             which = self.best
         elif which == "latest":
@@ -237,31 +243,31 @@ class Series(_Record):
 
     @property
     def shown(self) -> Checkpoint | None:
-        """What the fixed name shows, if there is one: while nothing has a score, the latest in place of the best."""
+        """The checkpoint to copy to the fixed name, if any. While there is no best, the latest takes its place."""
         return (self.find(self.alias) or self.find("latest")) if self.alias else None
 
     def knows(self, checkpoint_id: str) -> bool:
-        """Return whether a checkpoint of this id was committed, pruned or not, as far as the history is at hand."""
+        """Return whether the loaded history has a checkpoint of this id, pruned or not. Segments are not read."""
         return any(entry.id == checkpoint_id for entry in reversed(self.history))
 
     def without(self, ids: Collection[str]) -> Series:
-        """Return the series without the records named by `ids`; its history stays."""
+        """Return the series without the records of the given ids; the history stays unchanged."""
         return self._with_records(tuple(c for c in self.checkpoints if c.id not in ids))
 
     def marked(self, ids: Collection[str], *, missing: bool) -> Series:
-        """Return the series with the records named by `ids` marked as missing, or as there again."""
+        """Return the series with the records of the given ids marked as missing, or as present again."""
         if not ids:
             return self
         change = {"missing": missing}
         return self._with_records(tuple(c.model_copy(update=change) if c.id in ids else c for c in self.checkpoints))
 
     def with_past(self, history: Sequence[Entry], checkpoints: Sequence[Checkpoint]) -> Series:
-        """Return the series with another past, all of it at hand; best and latest follow from it."""
+        """Return the series with another history and other records, without segments; choose best and latest anew."""
         changed = self.model_copy(update={"history": tuple(history), "segments": ()})
         return changed._with_records(tuple(checkpoints))
 
     def scored_by(self, monitor: str, mode: Mode) -> Series:
-        """Return the series judged by another metric, as far as the records' logs hold it."""
+        """Return the series judged by another metric, read from the logs of the loaded records."""
         if (monitor, mode) == (self.monitor, self.mode):
             return self
         if monitor == self.monitor:
@@ -272,14 +278,14 @@ class Series(_Record):
         return changed._with_records(tuple(records.values()))
 
     def _rescored(self, entry: Entry, monitor: str, record: Checkpoint | None) -> Entry:
-        """Return an entry for a history by another metric; without its record it keeps the score that it had."""
+        """Return a history entry scored by another metric; without a record the entry keeps score and metric."""
         if record is not None:
             return entry.model_copy(update={"score": record.score, "monitor": None})
         known = entry.monitor or self.monitor
         return entry.model_copy(update={"monitor": None if known == monitor else known})
 
     def with_checkpoint(self, candidate: Checkpoint) -> Series:
-        """Return the series with `candidate` recorded, and the best if it beats the present best. Idempotent by id."""
+        """Return the series with `candidate` added, as the best if it beats the present best. Idempotent by id."""
         if self.knows(candidate.id):
             return self
         entry = Entry(
@@ -293,14 +299,14 @@ class Series(_Record):
         return grown._with_records((*self.checkpoints, candidate))
 
     def with_base(self, checkpoint_id: str, blocks: Sequence[str]) -> Series:
-        """Return the series that remembers what a checkpoint holds, as long as it holds the checkpoint."""
+        """Return the series with the given blocks as delta base, if the series still holds the checkpoint."""
         held = any(record.id == checkpoint_id for record in self.checkpoints)
         if not held or not 0 < len(blocks) <= MAX_BLOCKS:
             return self
         return self.model_copy(update={"base": Blocks(id=checkpoint_id, digests="".join(blocks))})
 
     def pruned(self, keep_best: int | None, keep_last: int | None) -> tuple[Series, tuple[Checkpoint, ...]]:
-        """Return the series after retention, and the records that fell out of it; those that are missing stay."""
+        """Return the series after retention, and the removed records. Records marked as missing stay."""
         there = [c for c in self.checkpoints if not c.missing]
         kept = retained(by_capture(there), self.mode, keep_best, keep_last)
         kept |= {name for name in (self.best, self.latest) if name} | {c.id for c in self.checkpoints if c.missing}
@@ -308,9 +314,10 @@ class Series(_Record):
         return self.without({c.id for c in gone}), gone
 
     def _with_records(self, records: tuple[Checkpoint, ...]) -> Series:
-        """Return the series with these records; best and latest follow from those whose objects are there.
+        """Return the series with these records; choose best and latest among the records not marked as missing.
 
-        Writers keep `created` rising within a series, so that a clock that was set back does not hide what came after.
+        Only best and latest keep their riders. Writers keep `created` rising within a series, so that a clock that was
+        set back does not make a later checkpoint look older.
         """
         there = [c for c in records if not c.missing]
         best = best_of(there, self.mode)
@@ -323,11 +330,11 @@ class Series(_Record):
 
 
 class Manifest(_Record):
-    """Everything a run holds; the only object of a run that changes.
+    """The manifest of a run: all series with their records.
 
     Attributes:
         format: Version of the layout. A newer one is refused and never rewritten.
-        revision: Counts the commits.
+        revision: A number that rises with each change of the manifest.
         series: By filename template.
     """
 
@@ -337,11 +344,11 @@ class Manifest(_Record):
 
     @classmethod
     def parse(cls, data: bytes, location: Location) -> Manifest:
-        """Read a manifest that was stored at `location`.
+        """Parse the JSON of a manifest stored at `location`.
 
         Raises:
-            ManifestVersionError: It was written by a newer version of this package.
-            ManifestError: It is not JSON, or not a manifest; the message names the first thing that is wrong.
+            ManifestVersionError: The manifest was written by a newer version of this package.
+            ManifestError: `data` is not JSON, or not a manifest; the message names the first invalid field.
         """
         where = location.url("manifest.json")
         try:
@@ -365,11 +372,11 @@ class Manifest(_Record):
         return manifest._without_unscored_bests()
 
     def dump(self) -> bytes:
-        """Return the JSON, indented for people; unknown fields as they came."""
+        """Return the JSON, indented for people; unknown fields are written unchanged."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
     def _without_unscored_bests(self) -> Manifest:
-        """Return the manifest as it is read today: earlier versions named the newest where none had a score."""
+        """Return the manifest without bests lacking a score: earlier versions then named the newest checkpoint."""
         settled = {
             name: one.model_copy(update={"best": None})
             for name, one in self.series.items()
@@ -378,14 +385,14 @@ class Manifest(_Record):
         return self.model_copy(update={"series": {**self.series, **settled}}) if settled else self
 
     def of(self, template: str) -> Series | None:
-        """Return one series."""
+        """Return the series of a filename template, or None."""
         return self.series.get(template)
 
     def with_series(self, template: str, series: Series) -> Manifest:
-        """Return the next revision, with `series` in its place.
+        """Return the next revision of the manifest, with `series` under `template`.
 
         Raises:
-            ManifestError: It would be one series more than is ever read.
+            ManifestError: The manifest already holds `MAX_SERIES` series, and `template` is not among them.
         """
         if template not in self.series and len(self.series) >= MAX_SERIES:
             raise ManifestError(
@@ -398,7 +405,7 @@ class Manifest(_Record):
 
     @property
     def keys(self) -> set[str]:
-        """Every object that the manifest itself names: fixed names of aliases and segments included."""
+        """The keys of all objects named in the manifest itself: checkpoints, segments and fixed names of aliases."""
         series = self.series.values()
         objects = {c.key for one in series for c in one.checkpoints} | {s.key for one in series for s in one.segments}
         return objects | {name for name, one in self.series.items() if one.alias}
@@ -411,7 +418,7 @@ _ADVICE = (
 
 
 def _with_urls(raw: dict[str, Any], location: Location) -> dict[str, Any]:
-    """Fill in what is not stored: each record's URL and series. Leaves what is malformed to the validation."""
+    """Set URL and series in each parsed record. Malformed data is left for the validation to refuse."""
     series = raw.get("series")
     if not isinstance(series, Mapping):
         return raw
@@ -422,7 +429,7 @@ def _with_urls(raw: dict[str, Any], location: Location) -> dict[str, Any]:
 
 
 def fill_in(records: Iterable[Any], template: str, location: Location) -> None:
-    """Add to parsed JSON records what is not stored, or not to be believed: the URL and the series."""
+    """Set URL and series in parsed JSON records: the URL is not stored, and a stored series is not trusted."""
     for record in records:
         if isinstance(record, dict) and isinstance(record.get("key"), str):
             record["url"] = location.url(record["key"])
@@ -430,7 +437,7 @@ def fill_in(records: Iterable[Any], template: str, location: Location) -> None:
 
 
 def first_problem(error: ValidationError | RecursionError) -> str:
-    """Return where a document is wrong first, and how, in one line without control characters."""
+    """Return place and kind of the first validation error, in a single line without control characters."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     first = error.errors(include_url=False, include_context=False)[0]

@@ -1,8 +1,8 @@
-"""Signed manifests: with a key, what a bucket says is believed only if someone who has the key has written it.
+"""Signed manifests: with a key, a manifest is believed only if someone with the same key has written the manifest.
 
-The signature is one more field of the manifest, an HMAC-SHA256 over everything else that it says. The manifest names
-each object (and each segment of older records) with its sha256, and what is loaded is compared with that; so the
-objects are covered too. Not covered:
+The signature is one more field of the manifest, an HMAC-SHA256 over all other fields. The manifest names each object
+(and each segment of older records) with its sha256, and a loaded object is compared with this digest; so the objects
+are covered too. Not covered:
 
 - **Replay.** Whoever may write to the bucket can put an earlier signed manifest back, or another run's that was signed
   with the same key, together with its objects. Versioning or object lock in the bucket, or a key for each run, help.
@@ -27,37 +27,39 @@ from remote_ckpt.errors import SignatureError
 VARIABLE = "REMOTE_CKPT_SIGNING_KEY"
 FIELD = "signature"
 SHORTEST = 16
-"""Bytes of a key."""
+"""Fewest bytes of a key."""
 
-_PURPOSE = b"remote_ckpt manifest\n"  # a key that signs other things too shall not sign manifests by accident
+_PURPOSE = b"remote_ckpt manifest\n"  # if the same key signs other data, such a signature is not valid for a manifest
 _KIND = "hmac-sha256:"
 
 
 class Signer:
-    """Signs manifests and verifies them; without a key it only keeps signatures from being broken. Immutable.
+    """A signer of manifests, which also verifies them. Immutable; threads: any.
 
-    The key is in no representation of it. Nor does it travel in a pickle: who unpickles finds it in the environment.
+    A signer without a key verifies nothing, and refuses to write to a signed manifest. The key is neither in the `repr`
+    nor in a pickle: unpickling takes the key from the environment.
     """
 
     __slots__ = ("_adopting", "_key")
 
     def __init__(self, key: bytes | None = None, *, adopting: bool = False) -> None:
-        """Take the key; see `of` for where it comes from.
+        """Store the key; `of` finds the user's key.
 
         Args:
             key: Any bytes; None verifies nothing and signs nothing.
-            adopting: Believe what was not signed with this key; what is written will be.
+            adopting: Believe also manifests that were not signed with this key. Written manifests are signed.
         """
         self._key = key
         self._adopting = adopting
 
     @classmethod
     def of(cls, key: bytes | str | None) -> Signer:
-        """Return a signer with the user's key; by default `REMOTE_CKPT_SIGNING_KEY`, if that is set.
+        """Return a signer with the given key, or else with the key in `REMOTE_CKPT_SIGNING_KEY`, if set.
 
         Raises:
-            SignatureError: The key is empty, as what a job's configuration forgot would be, or can be guessed.
-            TypeError: It is neither bytes nor text.
+            SignatureError: The key is empty, as when a job's configuration forgot the value, or has fewer than
+                `SHORTEST` bytes and can be guessed.
+            TypeError: The key is neither bytes nor text.
         """
         origin = "signing_key" if key is not None else VARIABLE
         given = os.environ.get(VARIABLE) if key is None else key
@@ -76,7 +78,7 @@ class Signer:
         return cls(secret)
 
     def adopting(self) -> Signer:
-        """Return a signer with the same key that signs what was not signed with it."""
+        """Return a signer with the same key for manifests not yet signed with this key: signs without verifying."""
         return Signer(self._key, adopting=True)
 
     @property
@@ -85,14 +87,14 @@ class Signer:
         return self._key is not None
 
     def verify(self, data: bytes, url: str) -> None:
-        """Make sure that a manifest was signed with the key; without a key, do nothing.
+        """Refuse a manifest not signed with the key. Without a key, or when adopting, do nothing.
 
         Args:
             data: The manifest as it was read.
             url: Its URL, for messages.
 
         Raises:
-            SignatureError: It is not signed, or with another key, or was changed since.
+            SignatureError: The manifest is not signed, was signed with another key, or was changed after signing.
         """
         if self._key is None or self._adopting:
             return
@@ -106,6 +108,7 @@ class Signer:
                 f"{url} is not signed, and a signing key is set, so it was not believed. Nothing was changed. "
                 "If you trust what it says, `remote-ckpt sign URL` signs it."
             )
+        # In constant time: the time of an ordinary comparison would reveal how many characters are right.
         if not hmac.compare_digest(found.encode(errors="replace"), self._signature(content).encode()):
             raise SignatureError(
                 f"{url} was signed with another key, or changed by someone who does not have the key. It was not "
@@ -114,14 +117,14 @@ class Signer:
             )
 
     def sign(self, data: bytes, url: str) -> bytes:
-        """Return a manifest with its signature, in place of an earlier one; without a key, as it is.
+        """Return a manifest with a new signature in place of the old; without a key, return `data` unchanged.
 
         Args:
-            data: A manifest that is about to be written.
+            data: The JSON of a manifest, before it is written.
             url: Its URL, for messages.
 
         Raises:
-            SignatureError: It carries a signature that writing it without the key would break.
+            SignatureError: The manifest is signed and there is no key: writing it would break the signature.
         """
         if self._key is None and f'"{FIELD}"'.encode() not in data:
             return data
@@ -134,14 +137,14 @@ class Signer:
         return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
     def require_key(self, fields: dict[str, Any] | None, url: str) -> None:
-        """Refuse to write to a manifest that is signed, without the key.
+        """Refuse to write to a signed manifest without a key.
 
         Args:
-            fields: The manifest's fields, or those that the model does not know.
+            fields: The manifest's fields, or only the fields unknown to the model (`model_extra`).
             url: Its URL, for messages.
 
         Raises:
-            SignatureError: It is signed, and there is no key.
+            SignatureError: The manifest is signed, and there is no key.
         """
         if self._key is None and fields and FIELD in fields:
             raise SignatureError(
@@ -150,7 +153,7 @@ class Signer:
             )
 
     def _signature(self, content: dict[str, Any]) -> str:
-        """Return the signature of a manifest without one: of its meaning, so spaces and the order do not matter."""
+        """Return the signature for an unsigned manifest. White space and the order of keys make no difference."""
         assert self._key is not None
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
         return _KIND + hmac.new(self._key, _PURPOSE + canonical, hashlib.sha256).hexdigest()
@@ -166,7 +169,7 @@ class Signer:
 
 
 UNSIGNED = Signer()
-"""What writes and reads without a key."""
+"""The signer without a key."""
 
 
 def _unpickled(had_key: bool) -> Signer:

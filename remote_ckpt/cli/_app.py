@@ -16,7 +16,7 @@ app = typer.Typer(
     name="remote-ckpt",
     cls=Group,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # their listings show local variables, and secrets among them
+    pretty_exceptions_enable=False,  # these tracebacks print local variables, which may hold secrets
     rich_markup_mode="rich",
     epilog="Exit codes: 0 done; 1 failed; 2 called wrongly, or verify found damage; 130 interrupted. "
     "Results go to stdout, messages and progress to stderr. NO_COLOR=1 switches colours off.",
@@ -45,6 +45,6 @@ def main() -> None:
     show_warnings()
     try:
         app(prog_name="remote-ckpt")
-    except Exception as exc:  # noqa: BLE001 - with --debug; what a bucket or server says is shown, and not obeyed
+    except Exception as exc:  # noqa: BLE001 - with --debug, or a bug; `tell` removes control characters of a server
         tell(redact("".join(traceback.format_exception(exc))))
         sys.exit(FAILED)

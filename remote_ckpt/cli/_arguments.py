@@ -1,4 +1,4 @@
-"""Arguments that the commands share, and what they mean."""
+"""Arguments shared by several commands, and their parsing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from remote_ckpt.checkpoint import Which
 from remote_ckpt.cli._group import remember_debug
 
-_IDS = 16  # an id's length; one of digits only is no epoch
+_IDS = 16  # the length of an id: so many digits or more are taken as an id, not as an epoch
 _TEXTS = frozenset({"key", "secret", "token", "username", "password"})  # never numbers, even if all digits
 
 
@@ -20,7 +20,7 @@ def parse_option(text: str) -> tuple[list[str], Any]:
     The value is JSON where it can be read as JSON, else text. Credentials are always text.
 
     Raises:
-        typer.BadParameter: There is no name or no `=`. The message does not repeat the value, which may be a secret.
+        typer.BadParameter: The name or the `=` is missing. The message does not repeat the value: it may be a secret.
     """
     name, equals, value = text.partition("=")
     path = name.split(".")
@@ -35,7 +35,11 @@ def parse_option(text: str) -> tuple[list[str], Any]:
 
 
 def storage_options(texts: list[str] | None) -> dict[str, Any]:
-    """Return what `--option` (repeated) says, as fsspec wants it."""
+    """Return the values of all `--option` arguments, as fsspec's `storage_options`.
+
+    Raises:
+        typer.BadParameter: As `parse_option`; or a name has both a value and values inside.
+    """
     options: dict[str, Any] = {}
     for text in texts or ():
         *outer, last = (parsed := parse_option(text))[0]
@@ -54,10 +58,10 @@ def _checked(texts: list[str] | None) -> list[str] | None:
 
 
 def parse_which(text: str) -> Which:
-    """Return what `best`, `latest`, an epoch (1-based here, 0-based in the package) or an id names.
+    """Convert a WHICH argument to `Which`: an epoch (from 1) becomes 0-based; `best`, `latest` and ids stay as given.
 
     Raises:
-        typer.BadParameter: Epoch 0.
+        typer.BadParameter: The argument is epoch 0.
     """
     if not text.isdecimal() or len(text) >= _IDS:
         return text

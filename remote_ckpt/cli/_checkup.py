@@ -1,4 +1,4 @@
-"""What `remote-ckpt doctor` looks at: one check after the other, on the run itself, leaving nothing behind."""
+"""The checks of `remote-ckpt doctor`, made in order on the run itself; the test objects are deleted afterwards."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from remote_ckpt.stores.base import Expect, MemoryJournal
 
 MIB = 1 << 20
 
-_LOOKS = 10
-_SKEWED = 60.0  # seconds; the latest of several machines' checkpoints is found by their clocks
-_LITTLE_ROOM = 1 << 30
+_LOOKS = 10  # requests whose median is the latency
+_SKEWED = 60.0  # seconds; with several machines, the latest checkpoint is found by their clocks
+_LITTLE_ROOM = 1 << 30  # bytes
 
 Status = Literal["ok", "warn", "FAIL", "skip"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How one check went, and what to do if not well."""
+    """The result of a check; `told` is the text to show, after most failures with a remedy."""
 
     check: str
     status: Status
@@ -42,26 +42,31 @@ class Finding:
 
 
 class _ConcernError(Exception):
-    """Something that works, but not as it should."""
+    """A check found a weakness, but no failure: status `warn`."""
 
 
 class Checkup:
-    """The checks of one run. For one thread, once."""
+    """The checks of a run. For use by a single thread, once."""
 
     def __init__(self, run: Run, options: dict[str, Any], size: int) -> None:
-        """Take the run, its store's options, and how many bytes to send and fetch (above 8 MiB)."""
+        """Take the run, the store's options, and the number of bytes to send and fetch (over 8 MiB)."""
         self._run = run
         self._options = options
         self._size = size
         self._key = f"{HIDDEN}/doctor-{uuid.uuid4().hex}"
         self._object = f"{self._key}.weights.h5"
-        self._skew = 0.0
+        self._skew = 0.0  # seconds by which the store's clock is ahead of ours
         self._speeds: list[str] = []
         self._folder = Path()
-        self._bad: set[str] = set()
+        self._bad: set[str] = set()  # names of checks that failed or were skipped
 
     def findings(self) -> Iterator[Finding]:
-        """Yield how each check went. What depends on one that failed is skipped; at the end all traces are removed."""
+        """Yield the result of each check.
+
+        A check is skipped if the check on which it depends failed or was skipped. At the end the test objects and the
+        temporary folder are deleted, also if the caller stops early. If the check `write` failed or was skipped,
+        nothing is deleted in the bucket. Store errors of these last deletions are ignored.
+        """
         checks: list[tuple[str, Callable[[], str], str]] = [
             ("credentials", self._credentials, ""),
             ("bucket", self._bucket, ""),
@@ -94,7 +99,7 @@ class Checkup:
             return Finding(name, "ok", check())
         except _ConcernError as exc:
             return Finding(name, "warn", str(exc))
-        except (RemoteCkptError, OSError) as exc:
+        except (RemoteCkptError, OSError) as exc:  # any other exception is a bug, and ends the command
             self._bad.add(name)
             return Finding(name, "FAIL", str(exc))
 
@@ -103,7 +108,7 @@ class Checkup:
 
     def _bucket(self) -> str:
         with suppress(ObjectNotFoundError):
-            self._run.store.read(self._key, limit=MIB)  # and not a HEAD, whose answer has no body to give the reason in
+            self._run.store.read(self._key, limit=MIB)  # GET, not HEAD: only GET's answer has a body with the reason
         return "answers"
 
     def _manifest(self) -> str:
@@ -128,7 +133,7 @@ class Checkup:
         return "and read again"
 
     def _preconditions(self) -> str:
-        probe_cache.forget()
+        probe_cache.forget()  # answers from an earlier probe would hide a change of the store
         notes = self._run.store.probe().notes
         if notes:
             raise _ConcernError(" ".join(notes))
@@ -207,7 +212,7 @@ class Checkup:
         return "nothing waits on this machine"
 
     def _remove(self) -> None:
-        """Remove what a check left that failed; an answer that is not allowed to delete was told already."""
+        """Delete the test objects left by a failed check; errors are ignored, as the check `delete` reports them."""
         for key in (self._key, self._object):
             with suppress(RemoteCkptError):
                 if "write" not in self._bad:

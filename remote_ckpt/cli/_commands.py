@@ -1,6 +1,6 @@
-"""The commands: each is a function of its name in a module of its name, imported when it is called.
+"""The commands. Module and function of a command have the command's name; the module is imported on a call.
 
-What a line says is the first sentence of the function's docstring, so that `--help` imports none of them.
+Each line repeats the first sentence of the function's docstring, so that `--help` need not import the modules.
 """
 
 from __future__ import annotations
@@ -36,5 +36,5 @@ def load(name: str) -> Any:
     alone.command(name)(function)
     command = typer.main.get_command(alone)
     paragraphs = (command.help or "").split("\n\n")
-    command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)  # typer keeps the source's line ends
+    command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)  # typer keeps a docstring's line ends
     return command

@@ -1,4 +1,4 @@
-"""What the commands print on: facts on stdout, everything else on stderr."""
+"""Output of the commands: facts on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_ckpt.human import safe as safe
 
-if TYPE_CHECKING:  # each command imports what it prints with: help and shell completion shall answer at once
+if TYPE_CHECKING:  # imported in the functions instead: help and shell completion need no rich, and start faster
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -60,22 +60,22 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def cells(*values: object) -> list[Text]:
-    """Return a table's cells; nothing in them is taken for markup or an escape sequence."""
+    """Return the cells of a table row; markup and escape sequences in the values have no effect."""
     from rich.text import Text
 
     return [value if isinstance(value, Text) else Text(safe(value)) for value in values]
 
 
 class Warnings(logging.Handler):
-    """Shows the package's warnings as the command line's own, around a progress bar that may be there."""
+    """A log handler for the package's warnings: each is printed on stderr in the style of the commands."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one warning."""
+        """Print the warning on stderr."""
         tell(record.getMessage(), style="yellow")
 
 
 def show_warnings() -> None:
-    """Send the package's warnings to stderr, for the rest of this process."""
+    """Print the package's log warnings on stderr, for the rest of this process."""
     logger = logging.getLogger("remote_ckpt")
     logger.addHandler(Warnings(logging.WARNING))
     logger.propagate = False

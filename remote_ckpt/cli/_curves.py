@@ -1,4 +1,4 @@
-"""Which curves `plot` and `report` draw of the URLs that they are given."""
+"""The curves drawn by `plot` and `report` for the URLs on the command line."""
 
 from __future__ import annotations
 
@@ -45,17 +45,21 @@ Found = tuple[str, str, Series]  # the run's URL, the series' template, and the 
 def find_curves(
     urls: Sequence[str], option: list[str] | None, metric: str | None = None, mode: str | None = None
 ) -> list[Curve]:
-    """Return the curves of all series at and below some URLs, each once. Tells what had to be left out, and why.
+    """Return the curves of all series at or below some URLs, each once.
+
+    For each run that is left out, a warning with the reason is printed on stderr.
 
     Args:
-        urls: What people name; where there is no run, all runs below are meant.
+        urls: Runs, or prefixes; a prefix that is not a run stands for all runs below.
         option: For the store, as on the command line.
-        metric: Another metric than each series is judged by.
-        mode: Its direction; by default that of a series that is judged by it, else what its name says.
+        metric: A logged metric, to be drawn instead of the metric of each series.
+        mode: The direction of `metric`. By default the direction of the series that have this metric; without such
+            series, the metric's name decides.
 
     Raises:
-        NoCheckpointError: Nothing is left.
-        typer.BadParameter: `mode` is no direction, or has no metric.
+        NoCheckpointError: There are no checkpoints, or none has logged `metric`.
+        typer.BadParameter: `mode` is neither min nor max, or is given without a metric; or `mode` is missing, and the
+            series with this metric have different directions.
     """
     if mode is not None and (mode not in ("min", "max") or metric is None):
         raise typer.BadParameter("--mode is min or max, and says which way --metric is better.")
@@ -75,7 +79,7 @@ def _nothing(runs: Sequence[Run]) -> NoCheckpointError:
 
 
 def _series_at(url: str, options: dict[str, Any]) -> Iterator[Found]:
-    """Yield the series of a run; if there is none, those of all runs below."""
+    """Yield the series of a run; if the run has no checkpoints, the series of all runs below."""
     run = Run(url, storage_options=options)
     own = list(_drawn(run, run.series))
     yield from own
@@ -108,7 +112,7 @@ def _by(metric: str, mode: str | None, found: list[Found]) -> list[Curve]:
 
 
 def _direction(metric: str, mode: str | None, judged: set[Mode]) -> Mode:
-    """Return which way a metric is better: as the user says, else as all series judge that are judged by it."""
+    """Return the direction of a metric: the user's, else the direction of the series with this metric, else by name."""
     if mode is not None:
         return "min" if mode == "min" else "max"
     if len(judged) > 1:

@@ -1,4 +1,4 @@
-"""The demonstration's other machine: `python -m remote_ckpt.cli._demo_restore URL` prints what it found, as JSON."""
+"""The demonstration's other machine: `python -m remote_ckpt.cli._demo_restore URL` prints the result as JSON."""
 
 from __future__ import annotations
 

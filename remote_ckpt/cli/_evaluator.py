@@ -1,4 +1,4 @@
-"""The program that `watch --exec` runs on each new best."""
+"""Execution of the command of `watch --exec` on each new best."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ VARIABLES = "REMOTE_CKPT_FILE, _URL, _RUN, _ID, _EPOCH (from 1), _MONITOR and _S
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Runs a command, one checkpoint at a time.
+    """A command to be run on checkpoints, a single checkpoint at a time.
 
-    No shell is involved, and nothing that a manifest says becomes part of the command: `{}` is replaced by the path of
-    the downloaded and verified file, whose name is its digest. The rest is in environment variables. The signing key is
-    not: a program that looks at a checkpoint need not be able to sign one.
+    No shell is involved, and no text from a manifest becomes part of the command: `{}` is replaced by the path of the
+    downloaded and verified file in the cache, named by its digest. The other facts are in environment variables. The
+    signing key is removed from the environment: a program that evaluates a checkpoint need not be able to sign one.
     """
 
     words: tuple[str, ...]
 
     @classmethod
     def parse(cls, command: str) -> Evaluator:
-        """Split a command as a shell would; a shell's other signs have no meaning.
+        """Split a command into words as a shell would; pipes, variables and wildcards have no meaning.
 
         Raises:
-            typer.BadParameter: Quotes are not closed, or there is no such program.
+            typer.BadParameter: A quote is not closed, or there is no such program.
         """
         try:
             words = tuple(shlex.split(command))
@@ -46,14 +46,17 @@ class Evaluator:
         return cls(words)
 
     def run(self, run: Run, checkpoint: Checkpoint, monitor: str) -> None:
-        """Fetch a checkpoint and run the command on it, to its end. What goes wrong is told, and does not end us.
+        """Download a checkpoint, run the command, and wait for the end of the command.
+
+        A failed download and a command that fails are printed on stderr as warnings; `watch` goes on.
 
         Raises:
             TransientError: The store does not answer; the command was not run.
+            OSError: The download cannot be written, or the command cannot be started.
         """
         try:
             path = run.pull(checkpoint.id)
-        except TransientError:
+        except TransientError:  # a StoreError too: `watch` tries again at the next look
             raise
         except (CorruptCheckpointError, NoCheckpointError, StoreError) as exc:
             tell(f"epoch {checkpoint.epoch + 1} was not evaluated: {exc}", style="yellow")

@@ -12,7 +12,7 @@ from remote_ckpt.human import number as number
 
 
 def as_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the record as the manifest has it, with its URL and series, epoch and batch counted from 1."""
+    """Return the record as stored in the manifest, with the URL added; epoch and batch count from 1."""
     facts: dict[str, Any] = json.loads(checkpoint.model_dump_json())
     facts["url"] = checkpoint.url
     facts["epoch"] = checkpoint.epoch + 1
@@ -22,7 +22,7 @@ def as_json(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def copy_command(checkpoint: Checkpoint, endpoint: str | None = None) -> str:
-    """Return a shell command that fetches the object without this package."""
+    """Return a shell command to fetch the object without this package; empty for stores without a known tool."""
     url = checkpoint.url
     if url.startswith(("s3://", "s3a://")):
         extra = f"--endpoint-url {shlex.quote(endpoint)} " if endpoint else ""

@@ -1,4 +1,4 @@
-"""How commands are found, and how each ends: our errors as one line and an exit code, never as a traceback unasked."""
+"""Lookup of the commands, and exit codes: our errors are printed as a line, with a traceback only for --debug."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class Group(TyperGroup):
     """All commands. Exit codes: 0 done, 1 failed, 2 damaged (or called wrongly), 130 interrupted."""
 
     def __init__(self, **attributes: Any) -> None:
-        """Know the commands by name and first line."""
+        """Register the commands by name and first line, without importing them."""
         super().__init__(**attributes)
         self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Import the command that is called."""
+        """Import the called command."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, load(name) if command and name else None, rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; translate how it ended."""
+        """Run a command; convert errors into a message on stderr and an exit code."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as exc:
             tell("interrupted. Nothing partial is left behind; the command can be run again.")
             raise typer.Exit(INTERRUPTED) from exc
         except BrokenPipeError:
-            raise  # typer ends quietly: whoever read the output has gone
+            raise  # an OSError too: the reader of our output has ended, and typer then exits without a message
         except (RemoteCkptError, OSError) as exc:
             if ctx.meta.get(_DEBUG):
                 raise
@@ -49,6 +49,6 @@ class Group(TyperGroup):
 
 
 def remember_debug(ctx: typer.Context, wanted: bool) -> bool:
-    """Note, for the group, that errors are to be shown as Python shows them."""
+    """Store the value of --debug for `Group.invoke`."""
     ctx.meta[_DEBUG] = wanted
     return wanted

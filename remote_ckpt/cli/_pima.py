@@ -1,4 +1,4 @@
-"""What both halves of the demonstration share: the data, split, and the model."""
+"""The data (split in two parts) and the model of the demonstration, for both of the two processes."""
 
 from __future__ import annotations
 

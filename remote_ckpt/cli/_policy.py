@@ -1,4 +1,4 @@
-"""The least that a writer and a reader of a run must be allowed: exactly the actions that our requests need."""
+"""Minimal policies for writers and readers of a run: exactly the actions needed by our requests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from remote_ckpt.location import Location
 
 _SAMPLE = "s3://YOUR-BUCKET/YOUR-RUN"
 
-# Of the objects: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+# Actions on objects: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
 _READS = ["s3:GetObject"]
 _WRITES = [
     *_READS,  # the manifest before it is changed; an object after it was sent; the source of a copy
     "s3:PutObject",  # parts of uploads and copies are the same action
-    "s3:DeleteObject",  # retention, probes, what arrived damaged
+    "s3:DeleteObject",  # retention, probes, objects that arrived damaged
     "s3:AbortMultipartUpload",
-    "s3:ListMultipartUploadParts",  # to go on with an upload that was broken off
+    "s3:ListMultipartUploadParts",  # to continue an interrupted upload
 ]
 
 # https://cloud.google.com/storage/docs/access-control/iam-permissions
@@ -29,10 +29,10 @@ def policies(url: str | None) -> dict[str, Any]:
     """Return the writer's and the reader's policy for a run, as AWS takes them, or Google Cloud's roles.
 
     Args:
-        url: The run; None leaves its names to be filled in.
+        url: The run. With None, the policies hold placeholders for bucket and run.
 
     Raises:
-        LocationError: There is no such thing as a policy for its kind of store.
+        LocationError: The URL is neither on S3 nor on Google Cloud Storage, or is not valid.
     """
     location = Location.parse(url or _SAMPLE)
     bucket, _, prefix = location.root.partition("://")[2].partition("/")
@@ -45,7 +45,7 @@ def policies(url: str | None) -> dict[str, Any]:
 
 
 def gcloud_commands(name: str, role: dict[str, Any], url: str) -> list[str]:
-    """Return the commands that make a role of `policies` and give it to somebody."""
+    """Return the gcloud commands to create a role of `policies` and to bind the role to a member."""
     bucket = Location.parse(url).root.partition("://")[2].partition("/")[0]
     title, permissions = role["role"]["title"], ",".join(role["role"]["includedPermissions"])
     role_id = f"remoteCkpt{name.capitalize()}"
@@ -62,7 +62,7 @@ def gcloud_commands(name: str, role: dict[str, Any], url: str) -> list[str]:
 
 
 def _writer(bucket: str, prefix: str) -> dict[str, Any]:
-    # Its own statement: this action knows no condition on the prefix.
+    # A separate statement, as this action does not support a condition on the prefix.
     uploads = {
         "Sid": "FindUnfinishedUploads",
         "Effect": "Allow",
@@ -90,9 +90,10 @@ def _objects(actions: list[str], bucket: str, prefix: str) -> dict[str, Any]:
 
 
 def _listing(bucket: str, prefix: str) -> list[dict[str, Any]]:
-    """Return the right to list the run's keys, and to be told that an object is missing instead of forbidden.
+    """Return the statements for listing the run's keys, and for the answer "missing" instead of "forbidden".
 
-    S3 asks for the same action there, but such a request has no prefix to compare.
+    For that answer to a request for an object, S3 requires the same action, `s3:ListBucket`. Such a request has no
+    prefix that a condition could compare.
     """
     allowed = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]}
     if not prefix:
@@ -104,7 +105,7 @@ def _listing(bucket: str, prefix: str) -> list[dict[str, Any]]:
 
 
 def _role(name: str, permissions: list[str], prefix: str) -> dict[str, Any]:
-    """Return a custom role, and the condition under which to bind it: the run's objects, and lists of them.
+    """Return a custom role, and the condition for the binding: only the run's objects, and only lists of these.
 
     https://cloud.google.com/iam/docs/conditions-attribute-reference ("objectListPrefix")
     """

@@ -1,4 +1,4 @@
-"""Progress bars of transfers: bytes, rate, time left; on stderr, and only where somebody looks."""
+"""Progress bars of transfers: bytes, rate, time left; on stderr, and only if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ from remote_ckpt.cli._console import stderr
 
 @contextmanager
 def transfer(doing: str, total: int) -> Iterator[stores.Progress]:
-    """Show a bar for `total` bytes while the block runs; yields what the store is to call, from any thread."""
+    """Show a progress bar while the block runs.
+
+    Args:
+        doing: The text beside the bar.
+        total: Bytes.
+
+    Yields:
+        A function for the store to call with each number of bytes moved, from any thread.
+    """
     console = stderr()
-    if not console.is_terminal:  # rich before 15 ends even a disabled bar with an empty line
+    if not console.is_terminal:  # rich before 15 prints an empty line after a disabled bar
         yield lambda _count: None
         return
     columns = (

@@ -1,4 +1,4 @@
-"""What `ls` shows of a prefix that holds many runs: a leaderboard."""
+"""The leaderboard shown by `ls` for a prefix with many runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ _NUMBERS = ("score", "epoch", "age", "size", "checkpoints", "last save")
 
 
 def show_runs(url: str, runs: Iterable[FoundRun], *, json: bool) -> bool:
-    """Print how runs stand by each metric, the best first, and which could not be read. Keeps no manifest in memory.
+    """Print a leaderboard for each metric, the best run first, and the runs with an unreadable manifest.
+
+    Keeps only the facts for the leaderboard in memory, not the manifests.
 
     Returns:
-        Whether there are any; if not, nothing was printed.
+        Whether there are runs; if not, nothing was printed.
 
     Raises:
-        typer.Exit: With code 1; none of them could be read.
+        typer.Exit: With code 1; there are runs, but none has a readable manifest with checkpoints.
     """
     broken: list[FoundRun] = []
     groups = leaderboard(_intact(runs, broken))

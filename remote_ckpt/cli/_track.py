@@ -1,4 +1,4 @@
-"""How a series has come along so far, look after look: what `watch` shows."""
+"""The progress of a series from look to look, as shown by `watch`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from remote_ckpt.checkpoint import Checkpoint, Entry, Series
 from remote_ckpt.policy import best_first, is_better
 
-_RECENT = 20  # commits that the rate is taken from
+_RECENT = 20  # commits from which the rate is computed
 
 
 @dataclass(frozen=True)
 class News:
-    """A commit that was not seen before.
+    """A commit not seen by an earlier look.
 
     Attributes:
-        entry: What the history says of it.
-        improved: Whether it was the best so far.
-        record: The checkpoint; None if it has been pruned since.
+        entry: The history's entry of the commit.
+        improved: Whether the checkpoint was the best so far.
+        record: The checkpoint; None if the checkpoint has been pruned since.
     """
 
     entry: Entry
@@ -27,15 +27,16 @@ class News:
 
 @dataclass
 class Track:
-    """Counts one series' commits and improvements.
+    """The counts of a series' commits and improvements.
 
-    The first look should have all the past; later ones what is at hand. Entries that came and went to a segment between
-    two looks are missed, which takes more than `segments.AT_HAND` commits.
+    Pass the series with the full history to the first look; later looks need only the entries in the manifest. An entry
+    that is committed and moved to a segment between two looks is not counted. This takes more than `segments.AT_HAND`
+    commits between the looks.
 
     Attributes:
-        series: As it was seen last.
-        commits: How many checkpoints were ever committed.
-        improvements: How many of them were the best when they came.
+        series: The series at the last look.
+        commits: The number of checkpoints ever committed.
+        improvements: The number of checkpoints that were the best when committed.
     """
 
     series: Series
@@ -46,26 +47,26 @@ class Track:
     _recent: list[Entry] = field(default_factory=list)
 
     def look(self, series: Series) -> list[News]:
-        """Take note of what has come since the last look, and return it."""
+        """Count the commits since the last look, and return them."""
         if (series.monitor, series.mode) != (self.series.monitor, self.series.mode):
             known = best_first([one for one in series.checkpoints if one.id in self._seen], series.mode)
-            self._best = known[0].score if known else None  # the one until now is by another metric
+            self._best = known[0].score if known else None  # the best until now has a score by another metric
         self.series = series
         return [self._count(entry) for entry in series.history if entry.id not in self._seen]
 
     @property
     def best(self) -> Checkpoint | None:
-        """The best now."""
+        """The present best checkpoint, or None."""
         return self.series.find("best")
 
     @property
     def latest(self) -> Checkpoint | None:
-        """The one captured last."""
+        """The latest checkpoint, or None."""
         return self.series.find("latest")
 
     @property
     def hourly(self) -> float | None:
-        """How many checkpoints an hour there were lately; None for fewer than two."""
+        """Recent checkpoints per hour; None for fewer than two checkpoints."""
         times = sorted(entry.created for entry in self._recent)
         seconds = (times[-1] - times[0]).total_seconds() if times else 0.0
         return (len(times) - 1) * 3600 / seconds if seconds else None

@@ -1,4 +1,4 @@
-"""What `watch` shows: a table that stays up to date where somebody looks, else a line for each checkpoint."""
+"""Output of `watch`: on a terminal a table, redrawn every second; else a line for each checkpoint."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from remote_ckpt.human import human_bytes
 
 
 class Lines:
-    """One line for each new checkpoint; of those that were there before, the state of each series."""
+    """A line for the state of each series at the first look, then a line for each new checkpoint."""
 
     def __init__(self, *, as_json: bool) -> None:
-        """Say whether the lines are for programs."""
+        """Choose JSON lines (for programs) or text lines."""
         self._json = as_json
 
     def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave what was printed."""
+        """Do nothing: the printed lines stay."""
 
     def show(self, tracks: dict[str, Track], news: dict[str, list[News]], *, first: bool) -> None:
-        """Print what is new."""
+        """Print the state of each series at the first look, later the new checkpoints."""
         for name, track in tracks.items():
             if self._json:
                 if first:
@@ -47,7 +47,7 @@ class Lines:
                     say(_line(track, one))
 
     def problem(self, text: str) -> None:
-        """Say nothing: it has been told on stderr."""
+        """Do nothing: the caller prints the problem on stderr."""
 
     def _say_best(self, track: Track) -> None:
         if (best := track.best) is not None:
@@ -55,10 +55,10 @@ class Lines:
 
 
 class Board:
-    """A table on the terminal, drawn anew every second."""
+    """A table on the terminal, redrawn every second by a thread of rich."""
 
     def __init__(self, console: Console, url: str) -> None:
-        """Name the run."""
+        """Take the console, and the URL for the heading."""
         self._url, self._tracks, self._problem = url, dict[str, Track](), ""
         self._looked = time.monotonic()
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=1)
@@ -71,15 +71,16 @@ class Board:
         self._live.stop()
 
     def show(self, tracks: dict[str, Track], news: dict[str, list[News]], *, first: bool) -> None:  # noqa: ARG002
-        """Take over what is new."""
+        """Show the present state at once, and remove the problem shown before."""
         self._tracks, self._problem, self._looked = tracks, "", time.monotonic()
         self._live.refresh()
 
     def problem(self, text: str) -> None:
-        """Show what went wrong until a look goes well."""
+        """Show a problem until the next successful look."""
         self._problem = text
 
     def _picture(self) -> Group:
+        # Called by rich's thread every second, while the main thread may be changing the same tracks.
         ago = f"looked {time.monotonic() - self._looked:.0f} s ago; Ctrl-C ends it"
         parts: list[Any] = [Text(f"{safe(self._url)}  ({ago})", style="dim")]
         parts += drawn(self._tracks.items()) if self._tracks else [Text("waiting for the first checkpoint …")]

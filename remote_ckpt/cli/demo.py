@@ -1,4 +1,4 @@
-"""`remote-ckpt demo`: the whole way, from training to another machine, against a real S3 server on this one."""
+"""`remote-ckpt demo`: from training to restoring in another process, with a real S3 server on this machine."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from remote_ckpt.run import Run
 from remote_ckpt.stats import human_bytes
 
 _LOOK = 0.3  # seconds between two looks at the bucket
-_EQUAL = 1e-6
-_TAIL = 4000  # characters
+_EQUAL = 1e-6  # largest difference of two accuracies that count as equal
+_TAIL = 4000  # characters of stderr shown after a failure
 
 Epochs = Annotated[int, typer.Option("--epochs", min=1, help="How long to train.")]
 OwnUrl = Annotated[
@@ -38,7 +38,7 @@ Keep = Annotated[bool, typer.Option("--keep", help="Leave the server running unt
 
 
 class DemoError(RemoteCkptError):
-    """The demonstration did not go as promised."""
+    """The demonstration failed."""
 
 
 def demo(
@@ -60,7 +60,7 @@ def demo(
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """Set aside what the user has configured for real clouds and proxies; none of it is meant for our server."""
+    """Remove the user's settings for real clouds and proxies from the environment, and restore them afterwards."""
     saved = dict(os.environ)
     for name in saved:
         if name.startswith(("AWS_", "FSSPEC_")):
@@ -99,14 +99,14 @@ def _play(url: str, options: dict[str, Any], environment: Mapping[str, str], epo
 
 @dataclass(frozen=True)
 class _Machine:
-    """A Python process with an empty cache and spool of its own; what it says goes into files."""
+    """A Python process with an empty cache and spool, and with stdout and stderr in files."""
 
     process: subprocess.Popen[bytes]
     home: Path
 
     @classmethod
     def start(cls, module: str, arguments: list[str], environment: Mapping[str, str], home: Path) -> _Machine:
-        """Start `module` as a program; `environment` is added to ours."""
+        """Start `module` as a program, with `environment` added to our environment."""
         home.mkdir()
         own = {"XDG_CACHE_HOME": str(home / "cache"), "REMOTE_CKPT_SPOOL": str(home / "spool")}
         command = [sys.executable, "-m", f"remote_ckpt.cli.{module}", *arguments]
@@ -116,7 +116,7 @@ class _Machine:
 
     @contextmanager
     def until_its_end(self) -> Iterator[None]:
-        """Leave no process behind, whatever happens in the block."""
+        """End the process after the block, also after an error; wait for its end."""
         try:
             yield
         finally:
@@ -125,10 +125,10 @@ class _Machine:
             self.process.wait()
 
     def answer(self, doing: str) -> str:
-        """Return what the process printed.
+        """Return the output of the ended process.
 
         Raises:
-            DemoError: It failed; the message ends with what it said.
+            DemoError: The process failed; the message ends with its stderr.
         """
         if self.process.returncode:
             said = (self.home / "stderr").read_text(errors="replace")[-_TAIL:]
@@ -137,10 +137,10 @@ class _Machine:
 
 
 def _watch(trainer: subprocess.Popen[bytes], run: Run) -> None:
-    """Say what appears in the bucket while training goes on; the bucket is all that is looked at."""
+    """Print each new checkpoint in the bucket until training ends. Reads only the bucket, not the trainer's output."""
     begun, seen = time.monotonic(), {record.id for record in run.checkpoints}
     while True:
-        ended = trainer.poll() is not None
+        ended = trainer.poll() is not None  # before the look, so that the last commit of the trainer is printed too
         for record in run.checkpoints:
             if record.id not in seen:
                 seen.add(record.id)
@@ -172,5 +172,5 @@ def _wait(environment: Mapping[str, str], url: str) -> None:
     for name, value in environment.items():
         say(f"  export {name}={value}")
     say(f"  remote-ckpt ls {url}")
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the way to stop the server here, not an error
         signal.pause()

@@ -1,4 +1,4 @@
-"""`remote-ckpt doctor`: does everything work that saving and restoring need, and what to do where it does not."""
+"""`remote-ckpt doctor`: tests of everything needed for saving and restoring, with a remedy for each failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from remote_ckpt.cli._policy import gcloud_commands, policies
 from remote_ckpt.run import Run
 from remote_ckpt.stores import Transfer
 
-_PATIENCE = 30.0  # seconds until a check is given up
+_PATIENCE = 30.0  # seconds after which a failed request or transfer is not tried again
 
 _STYLES = {"ok": "", "warn": "yellow", "FAIL": "red", "skip": "dim"}
 

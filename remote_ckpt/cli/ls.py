@@ -1,4 +1,4 @@
-"""`remote-ckpt ls`: what a run holds, or which runs a prefix holds."""
+"""`remote-ckpt ls`: the checkpoints of a run, or the runs below a prefix."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = Fals
 
 
 def _unnamed(run: Run) -> int:
-    with suppress(AccessDeniedError):  # who may read alone sees what the manifest names
+    with suppress(AccessDeniedError):  # a reader without the right to list sees only the checkpoints in the manifest
         return len(run.unnamed())
     return 0
 

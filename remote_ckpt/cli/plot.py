@@ -102,7 +102,7 @@ def _curve_as_json(curve: Curve) -> dict[str, Any]:
 
 
 def _number(score: float | None) -> float | str | None:
-    """Return a score as JSON has it; what JSON has no number for is text, as in the manifest."""
+    """Return a score for JSON; NaN and infinities, which JSON lacks, become text as in the manifest."""
     if score is None or score - score == 0:
         return score
     return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(score)]

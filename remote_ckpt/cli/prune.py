@@ -1,4 +1,4 @@
-"""`remote-ckpt prune`: delete checkpoints beyond a rule."""
+"""`remote-ckpt prune`: delete all checkpoints but a number of the best and of the latest."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def pull(
         return
     record = _pulled(run, found, path)
     if to is not None:
-        path = run.pull(record.id, to)  # it is in the cache by now
+        path = run.pull(record.id, to)  # now a copy from the cache
     if json:
         say_json({**as_json(record), "path": str(path)})
     else:
@@ -72,7 +72,11 @@ def _require_pipe(*, json: bool) -> None:
 
 
 def _pulled(run: Run, found: Checkpoint, path: Path) -> Checkpoint:
-    """Return the record of a file in the cache: not the one that was wanted, if that is damaged."""
+    """Return the record of a pulled file: `found`, or another checkpoint that was fetched instead.
+
+    `find` and `pull` read the manifest separately: between them a writer may commit a new best or prune `found`. And
+    for a missing or damaged best (or latest), `pull` fetches the next checkpoint.
+    """
     if path.name.startswith(found.sha256):
         return found
     return next(record for record in reversed(run.checkpoints) if path.name.startswith(record.sha256))

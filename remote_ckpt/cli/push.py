@@ -1,4 +1,4 @@
-"""`remote-ckpt push`: a file that exists already becomes a checkpoint."""
+"""`remote-ckpt push`: make an existing file a checkpoint."""
 
 from __future__ import annotations
 

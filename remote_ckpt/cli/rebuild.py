@@ -1,4 +1,4 @@
-"""`remote-ckpt rebuild`: a manifest from what lies in the run."""
+"""`remote-ckpt rebuild`: make a manifest from the objects in the run."""
 
 from __future__ import annotations
 

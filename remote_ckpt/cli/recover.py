@@ -1,4 +1,4 @@
-"""`remote-ckpt recover`: what dead processes left on this machine, into the bucket."""
+"""`remote-ckpt recover`: upload the checkpoints left in this machine's spool by ended processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`remote-ckpt sign`: take a manifest for ours."""
+"""`remote-ckpt sign`: sign a manifest written without our key."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def sign(url: Url, option: Options = None, debug: Debug = False) -> None:  # noq
 
 
 def _next(manifest: Manifest) -> Manifest:
-    """Return the manifest to be written again; one that does not exist is not created."""
+    """Return the manifest with the next revision; a missing manifest is returned unchanged, and so is not created."""
     return manifest.model_copy(update={"revision": manifest.revision + 1}) if manifest.series else manifest

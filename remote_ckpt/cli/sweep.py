@@ -1,4 +1,4 @@
-"""`remote-ckpt sweep`: delete what interrupted writers left in the bucket."""
+"""`remote-ckpt sweep`: delete the remains of interrupted writers from the bucket."""
 
 from __future__ import annotations
 

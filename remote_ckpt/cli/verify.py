@@ -1,4 +1,4 @@
-"""`remote-ckpt verify`: is every object what was recorded?"""
+"""`remote-ckpt verify`: compare every object with the record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`remote-ckpt watch`: follow a run while it trains."""
+"""`remote-ckpt watch`: follow a run during training."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def watch(
 
 
 class _Watcher:
-    """Looks at a run again and again.
+    """A reader of a run, again and again.
 
     Attributes:
         run: The run.
-        tracks: Its series so far, by template.
+        tracks: The run's series so far, by template.
     """
 
     def __init__(self, run: Run) -> None:
@@ -71,7 +71,7 @@ class _Watcher:
         self._evaluated: str | None = None
 
     def look(self) -> dict[str, list[News]]:
-        """Read the manifest, and return what is new by series."""
+        """Read the manifest, and return the new commits by series."""
         news = {}
         for name, series in self._present().items():
             if series.history and name not in self.tracks:
@@ -81,7 +81,14 @@ class _Watcher:
         return news
 
     def follow(self, screen: Lines | Board, evaluator: Evaluator | None, every: float) -> None:
-        """Show what comes, until interrupted. A store that does not answer is asked again."""
+        """Show new commits and run the command on each new best, until interrupted.
+
+        Looks every `every` seconds. After a TransientError the next look tries again; a message that was shown last is
+        not repeated.
+
+        Raises:
+            RemoteCkptError: Any except TransientError; also OSError. The watch has ended then.
+        """
         told = ""
         while True:
             first = not self.tracks
@@ -89,23 +96,23 @@ class _Watcher:
                 screen.show(self.tracks, self.look(), first=first)
                 self.evaluate(evaluator)
                 told = ""
-            except TransientError as exc:
+            except TransientError as exc:  # from the look or from a download; other errors end the watch
                 if str(exc) != told:
                     told = str(exc)
                     _tell_problem(screen, told)
             time.sleep(every)
 
     def evaluate(self, evaluator: Evaluator | None) -> None:
-        """Run the command on the best of the run, if that has not been done."""
+        """Run the command on the best of the run, unless done before."""
         if evaluator is None or not self.tracks:
             return
-        best = self.run.best
+        best = self.run.best  # reads the manifest again: a commit may have arrived since the look
         if best is not None and best.id != self._evaluated:
             evaluator.run(self.run, best, self.tracks[best.series].series.monitor)
-            self._evaluated = best.id
+            self._evaluated = best.id  # after the run: a download that failed transiently is tried again
 
     def _present(self) -> dict[str, Series]:
-        """Return the series, with all their past as long as there are some that were not seen before."""
+        """Return the series; with their full history if a series is new, else as the manifest holds them."""
         template = self.run.location.template
         series = {name: one for name, one in self.run.manifest().series.items() if template in (None, name)}
         return series if series.keys() <= self.tracks.keys() else self.run.series

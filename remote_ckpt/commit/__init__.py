@@ -1,4 +1,4 @@
-"""What makes a checkpoint visible: the compare-and-swap loop, and the segments that keep the manifest small."""
+"""Commits: the compare-and-swap loop to make a checkpoint visible, and the segments to keep the manifest small."""
 
 from remote_ckpt.commit.loop import Commit, Committer
 

@@ -1,4 +1,4 @@
-"""The segments of a run in its store: read with distrust, and written before the commit that names them."""
+"""The segments of a run in the store: verified when read, and written before the manifest names them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from remote_ckpt.stores.base import Expect, ObjectStore
 log = logging.getLogger("remote_ckpt")
 
 MAX_TOTAL_BYTES = 256 << 20
-"""Of a series' segments together, when all are read: 200,000 records with 20 logs each."""
+"""Most bytes of a series' segments that are read together: enough for 200,000 records with 20 logs each."""
 
 _TOGETHER = 8  # requests at once
 
@@ -31,17 +31,19 @@ _ADVICE = (
 
 @dataclass
 class Archive:
-    """Reads and writes the segments of one run. Threads: any."""
+    """A reader and writer of the segments of a run. Threads: any."""
 
     store: ObjectStore
     location: Location
     _named: dict[str, tuple[frozenset[str], frozenset[str]]] = field(default_factory=dict)  # ids and keys, by digest
 
     def knows(self, template: str, series: Series, record: Checkpoint) -> bool:
-        """Return whether `record` was ever committed. Reads the segments that were made of its time, each once.
+        """Return whether `record` was ever committed.
+
+        Read the segments whose time span holds the record's time of capture, each once for each `Archive`.
 
         Raises:
-            ManifestError: A segment is missing, or not what was committed.
+            ManifestError: A segment is missing, or differs from the committed one.
             StoreError: The store refused.
         """
         if series.knows(record.id):
@@ -50,7 +52,7 @@ class Archive:
         return any(record.id in self._names(template, segment)[0] for segment in near)
 
     def remembers(self, template: str, series: Series, record: Checkpoint) -> bool:
-        """Return what `knows` returns, of a manifest that may be damaged: what cannot be read knows nothing.
+        """Return the result of `knows`, or False if a needed segment is missing or damaged.
 
         Raises:
             StoreError: The store refused.
@@ -61,7 +63,9 @@ class Archive:
             return False
 
     def keys(self, manifest: Manifest) -> set[str]:
-        """Return every key that the manifest or one of its segments names. Reads each segment once.
+        """Return all keys of objects named in the manifest or in the records of the segments.
+
+        Read each segment that holds records, once for each `Archive`.
 
         Raises: as `knows`.
         """
@@ -70,10 +74,11 @@ class Archive:
             return manifest.keys.union(*pool.map(lambda pair: self._names(*pair)[1], holding))
 
     def whole(self, template: str, series: Series) -> Series:
-        """Return a series with all its past at hand.
+        """Return a series with the entire history and all records loaded, without segments.
 
         Raises:
-            ManifestError: A segment is missing, or not what was committed, or all of them are too much to read.
+            ManifestError: A segment is missing, or differs from the committed one; or all segments together exceed
+                `MAX_TOTAL_BYTES`.
             StoreError: The store refused.
         """
         if not series.segments:
@@ -94,7 +99,10 @@ class Archive:
             ) from exc
 
     def rescued(self, template: str, series: Series) -> Series:
-        """Return a series with what can be had of its past at hand, the latest first where all is too much to read.
+        """Return a series with all readable history loaded, without segments.
+
+        A missing or damaged segment is logged and left out. If the segments together exceed `MAX_TOTAL_BYTES`, the
+        latest ones are loaded.
 
         Raises:
             StoreError: The store refused.
@@ -109,14 +117,14 @@ class Archive:
             except ManifestError as exc:
                 log.warning("Older records of %s are lost. %s", self.location.url(template), exc)
             except ValueError:
-                del contents[0]  # an id comes twice
+                del contents[0]  # an id of this segment is also in a later one
         try:
             return thawed(series, contents)
         except ValueError:
             return series.model_copy(update={"segments": ()})
 
     def read(self, template: str, segment: Segment) -> Contents:
-        """Return what a segment holds, verified against its digest.
+        """Read and parse a segment, verified against its digest.
 
         Raises: as `knows`.
         """
@@ -124,6 +132,7 @@ class Archive:
         try:
             data, _ = self.store.read(segment.key, limit=segment.size)
         except ObjectNotFoundError as exc:
+            # Lost; or replaced and swept since the manifest was read: then `loop` reads the manifest again.
             raise ManifestError(f"{where}, which holds older records of the run, is missing. {_ADVICE}") from exc
         if hashlib.sha256(data).hexdigest() != segment.sha256:
             raise ManifestError(f"{where} is not what was committed (sha256). {_ADVICE}")
@@ -133,15 +142,15 @@ class Archive:
         return contents
 
     def parse(self, data: bytes, where: str, template: str | None = None) -> Contents:
-        """Return what a segment holds, not verified.
+        """Parse the bytes of a segment without verifying a digest.
 
         Args:
             data: The segment's bytes.
             where: Its URL, for messages.
-            template: The series that it belongs to; else the one that it names itself.
+            template: The series of the segment; None takes the series named in the segment.
 
         Raises:
-            ManifestError: It is not a segment.
+            ManifestError: The bytes are not a segment.
         """
         try:
             raw = safe_json.load(data)
@@ -153,7 +162,7 @@ class Archive:
             raise ManifestError(f"{where} holds no records of a run. {_ADVICE}") from exc
 
     def ever_named(self, manifest: Manifest) -> set[str]:
-        """Return every key that a manifest names or has named once, as far as its segments can be read.
+        """Return all keys named in a manifest now or earlier, as far as the segments can be read.
 
         Raises:
             StoreError: The store refused.
@@ -167,15 +176,15 @@ class Archive:
         """Move all but the recent past of each series to segments.
 
         Args:
-            manifest: Its series may have their segments, or all their past at hand.
-            known: Segments that are in the store, by digest: what is there already is not written again.
-            hold: Series whose records all stay, see `segments.frozen`.
+            manifest: A series in it may have segments, or all of its history loaded.
+            known: Segments that are in the store, by digest: these are not written again.
+            hold: Series whose records all stay in the manifest, see `segments.frozen`.
 
         Returns:
             The manifest to commit, and the objects to write before it, by key.
 
         Raises:
-            ManifestError: The records are larger than what is ever read.
+            ManifestError: The records of a segment take more bytes than a reader accepts.
             StoreError: The store refused.
         """
         series: dict[str, Series] = {}
@@ -186,22 +195,28 @@ class Archive:
         return manifest.model_copy(update={"series": series}), objects
 
     def write(self, objects: Mapping[str, bytes]) -> None:
-        """Write new segments. Their names are ours alone, so a write whose answer was lost may be repeated."""
+        """Write new segments, all before the commit of the manifest.
+
+        Raises:
+            StoreError: The store refused. Some of the segments may have been written: orphans for `Run.sweep`.
+        """
         with ThreadPoolExecutor(_TOGETHER) as pool:
+            # Unconditional: each key is random and new, so the store layer may repeat a write whose answer was lost.
             list(pool.map(lambda key: self.store.write(key, objects[key], expect=Expect.ANYTHING), objects))
 
     def _opened(self, template: str, series: Series) -> Series:
-        """Return a series with those segments at hand that are to become one. What cannot be read stays as it is."""
+        """Return a series with the segments to merge loaded. If one cannot be read, return the series unchanged."""
         if not (last := merging(series)):
             return series
         try:
             opened = self.whole(template, series.model_copy(update={"segments": last}))
-        except ManifestError as exc:
+        except ManifestError as exc:  # merging only saves space: a lost segment must not stop the commits
             log.warning("%s", exc)
             return series
         return opened.model_copy(update={"segments": series.segments[: -len(last)]})
 
     def _names(self, template: str, segment: Segment) -> tuple[frozenset[str], frozenset[str]]:
+        # Two threads may read the same segment twice, with equal results: a segment never changes.
         if segment.sha256 not in self._named:
             contents = self.read(template, segment)
             ids, keys = (entry.id for entry in contents.history), (record.key for record in contents.checkpoints)

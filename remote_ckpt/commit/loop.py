@@ -1,4 +1,4 @@
-"""The compare-and-swap loop that makes a checkpoint visible, and never lets the best get worse."""
+"""The compare-and-swap loop on the manifest: makes a checkpoint visible and never lets the best get worse."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger("remote_ckpt")
 T = TypeVar("T")
 
 _MOST_VIEWS = 10
-"""Manifests read in a row because what they name is gone; each of them was newer than the one before."""
+"""Most manifests read in a row because a segment was gone; each has another version than its predecessor."""
 
 ROUNDS = RetryPolicy(deadline=120.0, first_wait=0.05, longest_wait=4.0)
 """GCS takes about one write a second to one name (its documentation), so late rounds wait for seconds."""
@@ -46,14 +46,16 @@ ROUNDS = RetryPolicy(deadline=120.0, first_wait=0.05, longest_wait=4.0)
 
 @dataclass(frozen=True)
 class Commit:
-    """What a commit led to.
+    """The result of a commit.
 
     Attributes:
-        manifest: As it is in the store now.
-        series: The candidate's series in it.
+        manifest: The manifest after the commit.
+        series: The candidate's series in this manifest.
         is_best: Whether the candidate is the best now.
-        pruned: Records that fell out of retention by this commit; their objects may be deleted.
-        problem: Why the checkpoint, which is in the bucket, is not shown under its fixed name.
+        pruned: Records removed by this commit, by retention or because the user deleted the fixed name. Their objects
+            may be deleted.
+        problem: The error that kept the checkpoint from being copied to its fixed name; the checkpoint itself is in the
+            bucket. None without an error.
     """
 
     manifest: Manifest
@@ -65,15 +67,17 @@ class Commit:
 
 @dataclass
 class Committer:
-    """Reads and changes one run's manifest.
+    """A reader and writer of the manifest of a run.
 
-    A change is a pure function from manifest to manifest that does nothing to one that already has it. So every round
-    begins by looking for our own write, and a lost answer or another writer's commit leads to the same next step:
-    wait, and read again. What a writer has seen, and a later manifest lacks, is put back in the same way, see `memory`.
+    A change is a pure function from manifest to manifest. Applied to a manifest that already has the change, the
+    function does nothing. So every round first looks for the writer's own earlier write. A lost answer and another
+    writer's commit therefore lead to the same next step: wait, and read again. If a manifest lacks something that this
+    writer has seen, it is put back in the same way, see `memory`.
 
-    How long to wait is remembered from one commit to the next: doubled by each lost round, halved by each commit. A
-    writer that forgot it after a success would commit again at once, with a view that is up to date, and win against
-    those that wait until they give up (the capture effect of exponential backoff: Bharghavan et al., MACAW, 1994).
+    The bound of the wait is kept from one commit to the next: each lost round doubles it, each commit halves it. A
+    writer that reset the bound after a success would commit again at once, with an up-to-date manifest, and would win
+    against the waiting writers until these give up (the capture effect of exponential backoff: Bharghavan et al.,
+    MACAW, 1994).
 
     Threads: any, one commit at a time.
     """
@@ -84,34 +88,36 @@ class Committer:
     signer: Signer = UNSIGNED
     memory: Memory = field(default_factory=Memory)
     _cached: tuple[Manifest, Version | Expect] | None = None
-    _loss: str | None = None  # what happened to the manifest that was read last
-    _wait: float = 0.0  # seconds; the bound of the next one
+    _loss: str | None = None  # what the manifest read last has lost, for the log; None if nothing
+    _wait: float = 0.0  # seconds; the upper bound of the next random wait
+    # Guards the three fields above, and `memory` while the manifest is read or changed.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        """Find the older records in the same store."""
+        """Create the reader of the segments, on the same store."""
         self.archive = Archive(self.store, self.location)
 
     def load(self, *, to_write: bool = False) -> Manifest:
-        """Return the manifest as it is in the store; an empty one while there is none.
+        """Read the manifest from the store; return an empty manifest while there is none.
 
         Args:
-            to_write: Whether it will be changed, which a signed one cannot be without the key.
+            to_write: Whether the caller will change the manifest. A signed manifest cannot be changed without the key.
 
         Raises:
-            ManifestError: What is there is not a manifest we can read (or write to).
-            StoreError: The store refused; "forbidden" is never taken for "nothing there".
+            ManifestError: The object is not a manifest that this version can read (or, with `to_write`, change).
+            StoreError: The store refused. "Forbidden" is an error, never an empty manifest.
         """
         return self.reading(lambda manifest: manifest, to_write=to_write)
 
     def reading(self, use: Callable[[Manifest], T], *, to_write: bool = False) -> T:
-        """Return what `use` makes of the manifest and its segments; once more if it was no longer the newest.
+        """Return the result of `use`, called with the manifest from the store.
 
         Args:
-            use: Without side effects.
+            use: A function without side effects. Called again with a newer manifest if it raises ManifestError and
+                the manifest has changed meanwhile: its segments may have been replaced.
             to_write: As for `load`.
 
-        Raises: as `load`, and a segment that the newest manifest names cannot be read.
+        Raises: as `load`; and ManifestError, if a segment of the newest manifest cannot be read.
         """
 
         def look(manifest: Manifest) -> T:
@@ -125,7 +131,7 @@ class Committer:
             return self._on_a_fresh_view(look)[2]
 
     def recall(self) -> Manifest:
-        """Return the manifest as this process saw it last; it is read only if it never was.
+        """Return the manifest last read or written by this committer. Read the store only if none is cached.
 
         Raises: as `load`.
         """
@@ -134,10 +140,11 @@ class Committer:
             return self._cached[0]
 
     def require_room(self, template: str) -> None:
-        """Make sure that a checkpoint of this series could be recorded, before it is uploaded.
+        """Refuse a new series if the manifest has no room for another series; called before the upload.
 
         Raises:
-            ManifestError: The run holds as many series as are ever read.
+            ManifestError: The run already holds the most series that a reader accepts. Or as `load`.
+            StoreError: The store refused.
         """
         manifest = self.recall()
         if template not in manifest.series:
@@ -146,22 +153,25 @@ class Committer:
     def commit(self, candidate: Checkpoint, terms: Terms, blocks: Sequence[str] = ()) -> Commit:
         """Make `candidate` visible, and the best if it beats the present best.
 
-        The object it names must already be complete in the store. A worse score never replaces a better one, whoever
-        else writes. Repeating changes nothing. After any error the manifest holds the old state or the new one, never a
-        mixture. A best whose object is not there is marked as missing, and counts for nothing until it is there again.
+        The object of `candidate` must already be complete in the store. A worse score never replaces a better one, even
+        while other writers commit. Repeating changes nothing. After any error the manifest holds the old state or the
+        new one, never a mixture. A best whose object is not in the store is marked as missing: until the object is
+        there again, this checkpoint is not the best.
 
         Args:
             candidate: A checkpoint whose object has been uploaded and verified.
-            terms: How its series is kept.
+            terms: Metric, retention and alias of its series.
             blocks: Digests of the object's blocks, see `stores.Digests`, for the delta of the next checkpoint.
 
         Returns:
-            What was committed, and whether the candidate is the best now.
+            The new manifest, the removed records, and whether the candidate is the best now.
 
         Raises:
             CommitConflictError: Other writers won every round until the time budget ran out.
             CommitOutcomeUnknownError: The last answer was lost; the candidate may be visible. Delete nothing.
-            ManifestError: The manifest in the store, or older records that it speaks of, cannot be read.
+            ManifestError: The manifest in the store, or a segment that it names, cannot be read. Or the new manifest
+                would be too large or not readable; nothing was changed.
+            StoreError: The store refused.
         """
         name = candidate.series
         retention = terms.keep_best is not None or terms.keep_last is not None
@@ -171,6 +181,7 @@ class Committer:
         def add(manifest: Manifest) -> Manifest:
             nonlocal pruned
             series = manifest.of(name) or Series(monitor=terms.monitor, mode=terms.mode)
+            # Committed already: in an earlier round whose answer was lost, or by a process that was killed afterwards.
             if self.archive.knows(name, series, candidate):
                 return manifest
             if retention:
@@ -193,11 +204,12 @@ class Committer:
         return Commit(manifest, series, series.best == candidate.id, pruned)
 
     def change(self, change: Callable[[Manifest], Manifest], *, hold: Collection[str] = ()) -> Manifest:
-        """Apply `change` to the manifest in the store; return the manifest that holds it.
+        """Apply `change` to the manifest in the store, and return the new manifest.
 
         Args:
-            change: Without side effects, as it may be called for each round; returns the very object it was given
-                when there is nothing (more) to do. It may bring back a series' whole past: only the recent stays.
+            change: A function without side effects, called in each round. Returns the very object that was passed when
+                there is nothing (more) to do. The returned series may have their whole history loaded: older entries
+                are moved to segments again.
             hold: Series whose records all stay in the manifest, see `segments.frozen`.
 
         Raises: as `commit`.
@@ -205,15 +217,18 @@ class Committer:
         written: dict[str, Segment] = {}
 
         def attempt() -> Manifest:
-            view, self._cached = self._cached, None  # whatever happens next, it must be read again
+            view, self._cached = self._cached, None  # after any error the cached manifest may be stale: read again
             manifest, version, changed = self._on_a_fresh_view(lambda one: self._applied(change, one), view)
             if changed is manifest:
                 self._cached = (manifest, version)
                 return manifest
             changed, objects = self.archive.frozen(changed, segments_of(manifest) | written, hold)
             data = self._signed(changed, manifest)
+            # Segments first: a reader of the new manifest must find them. If this round loses, they are orphans, unless
+            # the next round needs the same ones (`written`).
             self.archive.write(objects)
             written.update(segments_of(changed))
+            # The one conditional write. It fails if another writer has committed since `version` was read.
             self._cached = (changed, self.store.write(MANIFEST_KEY, data, expect=version))
             self._tell_of_loss(changed)
             self.memory.see(changed)
@@ -233,12 +248,12 @@ class Committer:
             ) from exc
 
     def mend(self) -> None:
-        """Put back what this writer has seen, if the manifest in the store no longer has it. One read otherwise.
+        """Read the manifest, and put back anything seen earlier by this writer and lost since.
 
         Raises: as `commit`.
         """
         with self._lock:
-            self._cached = None
+            self._cached = None  # compare with the manifest in the store, not with the cached one
         self.change(lambda manifest: manifest)
 
     def knows(self, record: Checkpoint) -> bool:
@@ -254,7 +269,12 @@ class Committer:
         return self.reading(is_known)
 
     def judged(self, name: str, series: Series, monitor: str, mode: Mode) -> Series:
-        """Return a series judged by a metric; by another one than before, all its records are asked."""
+        """Return a series judged by a metric. If the metric is new, load and rescore all records of the series.
+
+        Raises:
+            ManifestError: A segment cannot be read.
+            StoreError: The store refused.
+        """
         if (monitor, mode) == (series.monitor, series.mode):
             return series
         return self.archive.whole(name, series).scored_by(monitor, mode)
@@ -262,10 +282,10 @@ class Committer:
     def looked_at(
         self, name: str, series: Series, candidate: Checkpoint | None = None, presence: Presence | None = None
     ) -> tuple[Series, tuple[Checkpoint, ...]]:
-        """Return a series as its objects are now, and the records that the user has withdrawn by the fixed name.
+        """Return a series after checking objects in the store, and the records removed because of a deleted fixed name.
 
-        Looks only where it matters: for a best that would stand in `candidate`'s way, under a fixed name, and for what
-        is marked as missing.
+        Only three things are checked: a best that `candidate` does not beat, the object under the fixed name, and
+        records that are marked as missing.
 
         Raises: as `commit`.
         """
@@ -292,9 +312,10 @@ class Committer:
         return series, ()
 
     def _is_withdrawn(self, name: str, series: Series, presence: Presence) -> bool:
-        """Return whether the user has deleted the fixed name, and so said that what it showed is gone.
+        """Return whether the user has deleted the object under the fixed name, to withdraw the series' checkpoints.
 
-        The objects behind it must be there: where they are missing too, more was lost than somebody took away.
+        The objects of best and latest must still be there. If one of them is missing too, this is a loss and not a
+        deletion by the user.
         """
         if not (series.alias and series.alias_seen and series.checkpoints) or presence.exists(name):
             return False
@@ -302,20 +323,21 @@ class Committer:
         return bool(behind) and all(presence.is_there(record) for record in behind)
 
     def _with_all_records(self, name: str, series: Series) -> Series:
-        """Return a series with its older records at hand, if there are any."""
+        """Return a series with its older records loaded, if its segments hold any."""
         return self.archive.whole(name, series) if any(s.records for s in series.segments) else series
 
     def _read(self) -> tuple[Manifest, Version | Expect]:
         try:
             data, version = self.store.read(MANIFEST_KEY, limit=MAX_MANIFEST_BYTES)
         except ObjectNotFoundError:
+            # A new run, or the manifest was removed (see `memory`). If another writer creates it first, ours conflicts.
             return Manifest(), Expect.ABSENT
         self.signer.verify(data, self.location.url(MANIFEST_KEY))
         return Manifest.parse(data, self.location), version
 
     def _mended(self, manifest: Manifest) -> Manifest:
-        """Return the manifest, with what this writer has seen put back if it lacks any of it."""
-        if manifest is self.memory.seen:
+        """Return the manifest, joined with the remembered one if something this writer has seen is lacking."""
+        if manifest is self.memory.seen:  # the cached manifest, compared or written by us before
             return manifest
         self._loss = self.memory.loss(manifest, self.archive)
         if self._loss is None:
@@ -326,12 +348,16 @@ class Committer:
     def _applied(self, change: Callable[[Manifest], Manifest], manifest: Manifest) -> Manifest:
         try:
             return change(self._mended(manifest))
-        except ValidationError as exc:
+        except ValidationError as exc:  # our own change made it: refuse before anything is written
             where = self.location.url(MANIFEST_KEY)
             raise ManifestError(f"{where} would not be readable, so nothing was changed: {first_problem(exc)}") from exc
 
     def _tell_of_loss(self, mended: Manifest) -> None:
-        """Log what happened to the manifest, once it is put right: a store that answered with an old one is no loss."""
+        """Log a loss in the manifest, after the repaired manifest was written.
+
+        Not earlier: if the store only answered a read with an old manifest, the conditional write fails, and the next
+        round finds no loss.
+        """
         if self._loss is None:
             return
         records = [record for series in mended.series.values() for record in series.checkpoints]
@@ -343,15 +369,22 @@ class Committer:
         self._loss = None
 
     def _in_rounds(self, attempt: Callable[[], Manifest]) -> Manifest:
-        """Call `attempt` until it wins, fails for good, or the time is up."""
+        """Call `attempt` until success, time is up, or an error other than a conflict or an unknown outcome occurs.
+
+        Raises:
+            PreconditionFailedError: The last round lost against another writer.
+            OutcomeUnknownError: The answer to the last write was lost.
+        """
         until = time.monotonic() + self.policy.deadline
         while True:
             if self._wait:
-                self._cached = None  # the others did not wait
+                self._cached = None  # other writers may have committed by the end of the wait
+                # Random ("full jitter"), so that writers which lost the same round do not meet again in the next.
                 self.policy.sleep(random.uniform(0, self._wait))
             try:
                 manifest = attempt()
             except (PreconditionFailedError, OutcomeUnknownError) as exc:
+                # Both lead to a new read, and `change` finds our write in it if it was applied after all.
                 self._wait = min(max(2 * self._wait, self.policy.first_wait), self.policy.longest_wait)
                 if time.monotonic() + self._wait >= until:
                     raise
@@ -363,10 +396,10 @@ class Committer:
     def _on_a_fresh_view(
         self, use: Callable[[Manifest], T], view: tuple[Manifest, Version | Expect] | None = None
     ) -> tuple[Manifest, Version | Expect, T]:
-        """Return a manifest, its version, and what `use` made of it.
+        """Return a manifest, the version read, and the result of `use` for this manifest.
 
-        A segment that a manifest names may have been replaced and swept since it was read. So whoever looks into
-        segments does it in here, and looks again when what it held was not the newest manifest.
+        A segment named in a manifest may have been replaced and swept after the manifest was read. So code that reads
+        segments runs inside `use`; when it raises ManifestError, it is called again if a newer manifest exists.
         """
         manifest, version = view or self._read()
         for _ in range(_MOST_VIEWS):
@@ -375,7 +408,7 @@ class Committer:
             except ManifestError:
                 before = version
                 manifest, version = self._read()
-                if version == before:
+                if version == before:  # still the newest manifest: the error is real
                     raise
         return manifest, version, use(manifest)
 
@@ -391,15 +424,19 @@ class Committer:
 
 
 def _judge_of(candidate: Checkpoint, terms: Terms, series: Series) -> tuple[str, Mode]:
-    """Return how a series is judged once it has `candidate`: one that comes late does not bring back its old metric."""
+    """Return metric and mode for a series with `candidate`, as used for the latest checkpoint.
+
+    A candidate captured before the latest checkpoint comes late, and does not bring back an old metric.
+    """
     latest = series.find("latest")
     late = latest is not None and candidate.created < latest.created
     return (series.monitor, series.mode) if late else (terms.monitor, terms.mode)
 
 
 def _replaced_by(candidate: Checkpoint, series: Series) -> set[str]:
-    """Return the ids of records whose object is gone: `candidate` has its key, and a key is created only while free.
+    """Return the ids of records whose object is gone because `candidate` now has the same key with other bytes.
 
-    Two with equal bytes may have one key: an upload whose answer was lost takes such an object for its own.
+    An upload creates an object only under a free key; so the earlier object was deleted. Two records with equal bytes
+    may share one key: an upload whose answer was lost takes an object with equal bytes for its own.
     """
     return {c.id for c in series.checkpoints if c.key == candidate.key and c.sha256 != candidate.sha256}

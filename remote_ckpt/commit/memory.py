@@ -1,10 +1,10 @@
-"""What a writer remembers of its run, and puts back when the manifest no longer has it.
+"""The memory of a writer: the manifest seen last, to restore records lost from the manifest in the store.
 
-A manifest only ever grows: each commit adds to the history, and pruning leaves it as it is. So a manifest that lacks
-what this writer has seen was removed, put back from an older version, or copied in halves by somebody else. Then the
-present manifest and the remembered one are joined, as a pure function within the compare-and-swap: all that either of
-them has, except what one of them knows to be pruned. Several writers may each do so; what is there already stays as it
-is.
+A history only grows: each commit adds an entry, and pruning removes no entry. So if a manifest lacks an entry that this
+writer has seen, the manifest was removed, replaced by an older version, or copied incompletely by somebody else. Then
+the manifest in the store and the remembered one are joined, by a pure function within the compare-and-swap. The result
+has all records of both, except those that one of them pruned. Several writers may each do this: records that are
+already there are not changed.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from remote_ckpt.commit.presence import Presence
 from remote_ckpt.policy import is_better
 
 REBUILT = "rebuild"
-"""The writer of a record that was made from an object alone; whoever remembers the object's own record has more."""
+"""The `writer` of a record made from an object alone by `rebuild`. The original record holds more, and replaces it."""
 
 
 @dataclass
 class Memory:
-    """The manifest as one writer saw it last, and what it committed last to each series. Threads: one at a time."""
+    """The manifest seen last by a writer, and the last record committed to each series. Threads: one at a time."""
 
     seen: Manifest = field(default_factory=Manifest)
     newest: dict[str, Checkpoint] = field(default_factory=dict)
 
     def see(self, manifest: Manifest) -> None:
-        """Remember a manifest that lacks nothing."""
+        """Remember a manifest without losses. An older revision than the remembered one is ignored."""
+        # Never go back to an older revision: it has fewer entries than those already seen.
         if manifest.revision >= self.seen.revision:
             self.seen = manifest
 
     def committed(self, record: Checkpoint) -> None:
-        """Remember that a record is in the manifest."""
+        """Remember a record after its commit."""
         self.newest[record.series] = record
 
     def loss(self, manifest: Manifest, archive: Archive) -> str | None:
-        """Return what happened to the manifest, or None if it has all that was seen.
+        """Return a description of the loss, for the log; None if the manifest has everything seen by this writer.
 
-        Reads a segment only where others have committed so much meanwhile that our newest record has moved to one.
+        Read segments only if this writer's newest record, or the best seen, is not in the loaded history: other writers
+        may have committed so much that it has moved to a segment.
 
         Raises:
             StoreError: The store refused.
@@ -57,9 +59,9 @@ class Memory:
         return None
 
     def joined(self, manifest: Manifest, archive: Archive, presence: Presence) -> Manifest:
-        """Return the manifest with what was seen put back; records whose objects are not there are marked as missing.
+        """Return the manifest with the lost records put back; records without an object are marked as missing.
 
-        Of the older past, in segments, what can be read is put back, and taken for present.
+        Records from readable segments are put back too; their objects are not looked for.
 
         Raises:
             StoreError: The store refused.
@@ -71,6 +73,7 @@ class Memory:
             present = archive.rescued(name, now) if now else past.with_past((), ())
             if now is None or _lacks(present, past):
                 series[name] = _join(past, present, presence, {record.id for record in before.checkpoints})
+        # Above both: other writers that remember the higher revision would take a lower one for an old version.
         revision = max(manifest.revision, self.seen.revision) + 1
         extra = {**(self.seen.model_extra or {}), **(manifest.model_extra or {})}
         return manifest.model_copy(update={**extra, "series": series, "revision": revision})
@@ -82,7 +85,10 @@ def _knows(manifest: Manifest, record: Checkpoint, archive: Archive) -> bool:
 
 
 def _is_worse(now: Series | None, before: Series, archive: Archive) -> bool:
-    """Return whether a series has lost the best that it had: not by deletion, which leaves the history as it is."""
+    """Return whether a series has lost the best checkpoint.
+
+    A best that was pruned or deleted is no loss: its entry is still in the history.
+    """
     if now is None:
         return True
     best, was = now.find("best"), before.find("best")
@@ -93,7 +99,7 @@ def _is_worse(now: Series | None, before: Series, archive: Archive) -> bool:
 
 
 def _lacks(now: Series, before: Series) -> bool:
-    """Return whether one series' past has what another's has not, or holds what the other knows to be pruned."""
+    """Return whether `now` lacks history entries of `before`, or still holds records pruned in `before`."""
     known = {entry.id for entry in now.history}
     held = {record.id for record in before.checkpoints}
     past = {entry.id for entry in before.history}
@@ -101,7 +107,7 @@ def _lacks(now: Series, before: Series) -> bool:
 
 
 def _join(before: Series, now: Series, presence: Presence, looked_for: set[str]) -> Series:
-    """Return two pasts of a series as one: judged as `now` is, with what only `before` knows put back."""
+    """Return a series joined from two states: judged like `now`, with the records known only to `before` added."""
     past, known = {entry.id for entry in before.history}, {entry.id for entry in now.history}
     held = {record.id for record in before.checkpoints}
     own = {record.key: record.sha256 for record in before.checkpoints}

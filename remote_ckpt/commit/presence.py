@@ -1,8 +1,8 @@
-"""Whether the objects that records name are there: the one rule for what is missing, and for what is there again.
+"""Checks of whether the objects of records exist: the only rule for "missing" and "present again".
 
-An object is a checkpoint's when it has its key and its size: half of one, as a copy that broke off leaves it, is none.
-One wrong "not found" must not cost the best, so an object is missing only when a listing agrees. One look that finds it
-is enough to count it again.
+An object belongs to a record if it has the record's key and size: an incomplete object, from a copy that broke off, is
+not counted. A single wrong "not found" must not cost the best; so an object is missing only if a listing lacks it too.
+A single request that finds the object is enough to count its record again.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from remote_ckpt.stores.base import MOST_LISTED, ObjectInfo, ObjectStore
 log = logging.getLogger("remote_ckpt")
 
 MOST_LOOKED_FOR = 20
-"""Records marked as missing that are looked for one by one; of more, a listing is made."""
+"""Up to this many records marked as missing are looked for one by one; for more, one listing is made."""
 
-_MOST_CONFIRMED = 100  # records that a listing does not have, of which the store is asked one by one
+_MOST_CONFIRMED = 100  # of the records lacking in a listing, how many are looked for one by one
 _TOGETHER = 8  # requests at once
 
 
 @dataclass
 class Presence:
-    """Looks for objects. What is there is looked at once: a second look would cost a commit's next round its chance.
+    """A check for objects in the store. A found object is remembered for the lifetime of this instance.
 
-    What is not there may be there in the next round, under a name that was free for a moment. Threads: any.
+    Looking again in each round of a commit would take time, in which another writer commits first. An object that was
+    not found is looked for again: its name may have been free only for a moment. Threads: any.
     """
 
     store: ObjectStore
-    _there: set[str] = field(default_factory=set)  # ids of records, and fixed names
+    _there: set[str] = field(default_factory=set)  # ids of records, and fixed names, found so far
 
     def exists(self, key: str) -> bool:
         """Return whether any object has this key.
@@ -45,20 +46,24 @@ class Presence:
         return self._confirmed(key, key, lambda _found: True)
 
     def is_there(self, record: Checkpoint) -> bool:
-        """Return whether the record's own object is there.
+        """Return whether an object with the record's key and size exists.
 
         Raises: as `exists`.
         """
         return self._confirmed(record.id, record.key, lambda found: _fits(found, record))
 
     def absent(self, records: Collection[Checkpoint]) -> set[str]:
-        """Return the ids of the records whose objects are not there: those that a listing lacks, and a look too.
+        """Return the ids of records whose object is lacking in a listing and in a direct look.
+
+        Only the first `_MOST_CONFIRMED` lacking records are looked for directly; of the others the listing decides. A
+        listing ends after `MOST_LISTED` objects.
 
         Raises: as `exists`.
         """
         if not records:
             return set()
         listed = {found.key: found for found in islice(self.store.scan(), MOST_LISTED)}
+        # A listing ends at `MOST_LISTED`, and a "not found" may be wrong once: so a direct look may correct it.
         lost = [record for record in records if (found := listed.get(record.key)) is None or not _fits(found, record)]
         with ThreadPoolExecutor(_TOGETHER) as pool:
             first = lost[:_MOST_CONFIRMED]
@@ -68,9 +73,10 @@ class Presence:
         return {record.id for record in lost}.difference(found_again)
 
     def looked_for(self, series: Series) -> Series:
-        """Return a series in which records count again that were missing and are there; looks only if any is marked.
+        """Return a series without the mark "missing" on records whose object is there again.
 
-        Looked for are those at hand: what may be the best or the latest again stays at hand, see `segments.frozen`.
+        Only loaded records are looked for; a missing record that may become the best again is never moved to a segment,
+        see `segments.frozen`. Without marked records no request is made.
 
         Raises: as `exists`.
         """
@@ -103,7 +109,7 @@ class Presence:
         try:
             if fits(self.store.stat(key)):
                 return True
-        except ObjectNotFoundError:
+        except ObjectNotFoundError:  # may be wrong once: the listing below decides
             pass
         return any(found.key == key and fits(found) for found in self.store.scan(key))
 

@@ -1,19 +1,19 @@
-"""A series' older past, in objects beside the manifest, so that a commit costs the same however long a run gets.
+"""Segments: the older history of a series in objects beside the manifest, to keep commits to long runs fast.
 
 ::
 
     <run>/.remote_ckpt/segments/<random>.json    {"series": …, "history": [40 entries], "checkpoints": [their records]}
 
 The manifest names each segment with its digest. A segment is written before the commit that names it, under a name
-that was never used; it is never changed: pruning what it holds writes another one, which takes its place. Ten segments
-become one of 400 entries, ten of those one of 4000: so the manifest names few. What a lost commit leaves, and what was
-replaced, is an orphan for `Run.sweep`.
+that was never used, and is never changed. When a record in a segment is pruned, a new segment takes the place of the
+old one. Ten segments become one of 400 entries, and ten of those become one of 4000; so the manifest names few. A
+segment of a lost commit, and a segment that was replaced, is an orphan: `Run.sweep` deletes it.
 
 A commit reads no segment, except when ten become one (once in 400 commits), or when it must look at old records: a
 first commit under rules of retention or under another metric, a best that was deleted, or a checkpoint that may have
 been committed long ago.
 
-Here is what is pure; `archive` reads and writes.
+The functions here are pure; `archive` reads and writes.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ from remote_ckpt.location import HIDDEN
 from remote_ckpt.policy import is_better
 
 AT_HAND = 20
-"""How much of the history stays in the manifest at least; with it the records that are read most."""
+"""Fewest entries of the history that stay in the manifest, once there are so many; with their records."""
 
 LENGTH = 40
-"""Entries in the smallest segments. So the manifest holds 20 to 60 records: what a commit sends and parses."""
+"""Entries in the smallest segments. So the manifest holds 20 to 60 entries, which each commit sends and parses."""
 
 SIZES = (100 * LENGTH, 10 * LENGTH, LENGTH)
-"""Entries in a segment. 10,000 checkpoints need about ten."""
+"""Entries in a segment, largest first. 10,000 checkpoints need about ten segments."""
 
 MAX_MERGED_BYTES = 16 << 20
-"""Of a segment with more than `LENGTH` entries; larger records stay in smaller segments."""
+"""Most bytes of a segment with more than `LENGTH` entries; large records stay in smaller segments."""
 
 
 class Contents(BaseModel):
-    """What a segment holds.
+    """The content of a segment.
 
     Attributes:
         series: The filename template, for people.
         history: Entries in the order of their commits.
-        checkpoints: The records among them that were not pruned; now and then an older one, which was the best then.
+        checkpoints: The records of these entries that were not pruned. Sometimes also a record of an older entry, which
+            stayed in the manifest longer because it was the best.
     """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
@@ -61,7 +62,7 @@ class Contents(BaseModel):
 
 
 def layout(entries: int) -> list[int]:
-    """Return how many entries each segment has of a past of so many, oldest first."""
+    """Return the sizes of the segments for a history of `entries` entries, oldest first; a rest is left out."""
     sizes: list[int] = []
     for size in SIZES:
         sizes += [size] * (entries // size)
@@ -70,12 +71,12 @@ def layout(entries: int) -> list[int]:
 
 
 def ripe_entries(series: Series) -> int:
-    """Return how many of the entries at hand are to move."""
+    """Return the number of loaded entries to move to segments."""
     return max(len(series.history) - AT_HAND, 0) // LENGTH * LENGTH
 
 
 def merging(series: Series) -> tuple[Segment, ...]:
-    """Return the latest segments of a series, if they are to become larger ones together with what is to move now."""
+    """Return the latest segments to merge into larger ones, together with the entries to move now; often none."""
     if not (ripe := ripe_entries(series)):
         return ()
     there = [segment.entries for segment in series.segments]
@@ -86,10 +87,10 @@ def merging(series: Series) -> tuple[Segment, ...]:
 
 
 def thawed(series: Series, contents: Iterable[Contents]) -> Series:
-    """Return a series with what its segments hold put back in its place.
+    """Return a series with the contents of its segments loaded, in the order of the commits, without segments.
 
     Raises:
-        ValueError: An id comes twice.
+        ValueError: Two entries or two records have the same id.
     """
     older = list(contents)
     history = [*(entry for one in older for entry in one.history), *series.history]
@@ -108,15 +109,16 @@ def frozen(
 
     Args:
         template: The series' name.
-        series: With segments, or with all its past at hand; those that are `merging` should be at hand.
-        known: Segments that are in the store, by digest: what is there already is not written again.
-        hold: Whether all records stay, because rules of retention look at each of them in each commit.
+        series: A series with segments, or with its whole history loaded. The segments returned by `merging` should be
+            loaded already.
+        known: Segments that are in the store, by digest: these are not written again.
+        hold: Whether all records stay in the manifest, because retention looks at each of them in each commit.
 
     Returns:
         The series for the manifest, and the objects to write before it, by key.
 
     Raises:
-        ManifestError: The records are larger than what is ever read.
+        ManifestError: The records of a segment take more bytes than a reader accepts.
     """
     if not (ripe := ripe_entries(series)):
         return series, {}
@@ -124,7 +126,7 @@ def frozen(
     kept: list[Checkpoint] = []
     leaving: list[tuple[int, Checkpoint]] = []
     for record in series.checkpoints:
-        number = place.get(record.id, 0)  # a best that has lost its rank may be older than all that is at hand
+        number = place.get(record.id, 0)  # a record that was the best for long may be older than all loaded entries
         if hold or number >= ripe or record.id in (series.best, series.latest) or _may_return(record, series):
             kept.append(record)
         else:
@@ -147,25 +149,29 @@ def segments_of(manifest: Manifest) -> dict[str, Segment]:
 
 
 def named_segments(manifest: Manifest) -> list[tuple[str, Segment]]:
-    """Return each segment of a manifest with the name of its series."""
+    """Return all segments of a manifest, each with the name of the series."""
     return [(template, segment) for template, series in manifest.series.items() for segment in series.segments]
 
 
 def _may_return(record: Checkpoint, series: Series) -> bool:
-    """Return whether a record is missing that would be the best: each commit looks whether its object is back."""
+    """Return whether a missing record would be the best: each commit looks whether its object is there again."""
     best = series.find("best")
     return record.missing and is_better(record.score, best.score if best else None, series.mode)
 
 
 def _sizes(series: Series, ripe: int) -> list[int]:
-    """Return how what moves is cut: as the layout says where the segments that are there fit into it."""
+    """Return the sizes of the new segments for `ripe` entries.
+
+    If the existing segments are the first ones of the layout, the sizes are those of the rest of the layout; else each
+    new segment has `LENGTH` entries.
+    """
     there = [segment.entries for segment in series.segments]
     sizes = layout(sum(there) + ripe)
     return sizes[len(there) :] if sizes[: len(there)] == there else [LENGTH] * (ripe // LENGTH)
 
 
 def _cut(template: str, history: Sequence[Entry], records: Sequence[Checkpoint]) -> Iterator[tuple[Segment, bytes]]:
-    """Yield the segment that holds these, or several smaller ones."""
+    """Yield a segment with these entries and records, or several smaller segments if too large."""
     contents = Contents(series=template, history=tuple(history), checkpoints=tuple(records))
     data = contents.model_dump_json(indent=1).encode() + b"\n"
     if len(data) > MAX_MERGED_BYTES and len(history) > LENGTH:

@@ -1,1 +1,1 @@
-"""Pictures of what runs have recorded: for a terminal, as PNG or SVG, and as a page. Knows records, no store."""
+"""Pictures of the records of runs: for a terminal, as PNG or SVG, and as a page. Needs records, never a store."""

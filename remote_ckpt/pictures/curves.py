@@ -1,4 +1,4 @@
-"""What is drawn of a series: its scores in the order of their capture, and how soon each was in the bucket."""
+"""Curves, the data behind the pictures: the scores of a series in the order of capture, and the records."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from remote_ckpt.policy import Mode, best_first, is_better, is_number
 _LARGEST = 1e300  # the span of two numbers up to here is still a number
 
 FEW = 4
-"""So many curves can show each of their scores without hiding each other."""
+"""The largest number of curves in one chart for which each single score is drawn."""
 
 Place = tuple[float, float | None]
-"""Where a line goes; one whose height is None breaks it."""
+"""A place on a line: epoch and height. A height of None breaks the line."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Point:
     """One score of a series.
 
     Attributes:
-        id: The checkpoint's.
+        id: The id of the checkpoint.
         epoch: Counted from 1, as Keras shows it.
         score: As recorded: None, NaN and infinities included.
-        created: When it was captured.
-        improved: Whether it was better than all that were captured before it.
+        created: When the checkpoint was captured.
+        improved: Whether the score was better than all scores captured before.
     """
 
     id: str
@@ -42,22 +42,22 @@ class Point:
 
     @property
     def height(self) -> float | None:
-        """The score, where it can be drawn; else None."""
+        """The score if a chart can draw this number, else None."""
         return self.score if drawable(self.score) else None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One series, ready to be drawn.
+    """A series, ready to be drawn.
 
     Attributes:
-        name: What people call it: one line without control characters, as are the other texts.
+        name: The name shown in the picture. Like the other texts: one line, without control characters.
         run: The run's URL, without a password.
         series: The filename template that made the checkpoints.
         monitor: The metric of the scores.
-        mode: Its direction.
-        points: In the order of their capture.
-        best: The best of the checkpoints that the run still has; None where none has a number.
+        mode: The metric's direction.
+        points: The scores, in the order of capture.
+        best: The best of the checkpoints that the run still has; None if none of them has a score that is a number.
         records: The checkpoints that the run still has, in the order of their capture.
     """
 
@@ -72,32 +72,32 @@ class Curve:
 
     @property
     def judge(self) -> tuple[str, Mode]:
-        """The metric and its direction: only what is judged alike can be drawn into one picture."""
+        """The metric and the direction; only curves with equal pairs share a picture."""
         return self.monitor, self.mode
 
     @property
     def id(self) -> str:
-        """What tells it from others."""
+        """The curve's name; the ranking functions require an id."""
         return self.name
 
     @property
     def score(self) -> float | None:
-        """The best checkpoint's; None where none has a number."""
+        """The score of the best checkpoint, or None without a best."""
         return self.best.score if self.best else None
 
     @property
     def improvements(self) -> int:
-        """How many there were."""
+        """The number of improvements."""
         return sum(point.improved for point in self.points)
 
     @property
     def unknown(self) -> int:
-        """How many points have no score that can be drawn."""
+        """The number of points without a drawable score."""
         return sum(point.height is None for point in self.points)
 
     @property
     def size(self) -> int:
-        """Bytes of all checkpoints that the run still has."""
+        """The bytes of all checkpoints still in the run."""
         return sum(record.size for record in self.records)
 
 
@@ -107,9 +107,10 @@ def drawable(score: float | None) -> bool:
 
 
 def curve_of(run: str, template: str, series: Series) -> Curve:
-    """Return a series' curve by its own metric, what was pruned included.
+    """Return the curve of a series by the metric of the series, with the scores of pruned checkpoints.
 
-    Left out is what was pruned before the series was judged by this metric: its score is of another one.
+    Left out are checkpoints that were pruned before the series changed to this metric: the history has only their score
+    by the metric before.
     """
     known: dict[str, Checkpoint | Entry] = {entry.id: entry for entry in series.history if entry.monitor is None}
     known.update({record.id: record for record in series.checkpoints})
@@ -117,13 +118,13 @@ def curve_of(run: str, template: str, series: Series) -> Curve:
 
 
 def curve_by(run: str, template: str, series: Series, monitor: str, mode: Mode) -> Curve:
-    """Return a series' curve by any logged metric, as far as the records at hand have it."""
+    """Return the curve of a series by any logged metric, from the records with this metric in their logs."""
     judged = series.scored_by(monitor, mode)
     return _curve(run, template, judged, [record for record in judged.checkpoints if monitor in record.logs])
 
 
 def named(curves: Sequence[Curve]) -> list[Curve]:
-    """Return curves with names as short as can be told apart: the runs' folders without what all have in common."""
+    """Return the curves with short, distinct names: the runs' URLs without the folders common to all."""
     folders = {curve.run: curve.run.rstrip("/").split("/") for curve in curves}
     common = _common(list(folders.values()))
     runs = [curve.run if len(folders) == 1 else "/".join(folders[curve.run][common:]) for curve in curves]
@@ -135,20 +136,20 @@ def named(curves: Sequence[Curve]) -> list[Curve]:
 
 
 def folder_of(curves: Sequence[Curve]) -> str:
-    """Return the URL of the run; of several runs, that of the folder that all are in; empty if there is none."""
+    """Return the URL of the run; of several runs, the URL of their common folder, or an empty text."""
     runs = sorted({curve.run for curve in curves})
     paths = [run.rstrip("/").split("/") for run in runs]
     return runs[0] if len(runs) == 1 else "/".join(paths[0][: _common(paths)])
 
 
 def _common(paths: Sequence[Sequence[str]]) -> int:
-    """Return how many folders all paths begin with, each path's last one aside."""
+    """Return the number of leading folders common to all paths; the last part of a path is not counted."""
     columns = zip(*(path[:-1] for path in paths), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def best_curves_first(curves: Sequence[Curve]) -> list[Curve]:
-    """Return curves of one metric, that of the best score first; those without a number come last."""
+    """Return curves of one metric, the curve with the best score first; curves without a score come last."""
     return best_first(curves, curves[0].mode) if curves else []
 
 
@@ -172,7 +173,7 @@ def _in_one_line(text: str) -> str:
 
 
 def title_of(curves: Sequence[Curve]) -> str:
-    """Return what a chart of curves of one metric shows."""
+    """Return the title of a chart of curves of one metric."""
     better = "higher" if curves[0].mode == "max" else "lower"
     return f"{shortened(curves[0].monitor, 60)} by epoch ({better} is better)"
 
@@ -185,7 +186,7 @@ def best_text(curve: Curve) -> str:
 
 
 def score_line(points: Sequence[Point]) -> list[Place]:
-    """Return the line through all scores. It breaks where one cannot be drawn, and where training began again."""
+    """Return the line through all scores; undrawable scores and restarts of training break the line."""
     places: list[Place] = []
     for before, point in zip((None, *points), points, strict=False):
         if before is not None and point.epoch < before.epoch:
@@ -195,7 +196,7 @@ def score_line(points: Sequence[Point]) -> list[Place]:
 
 
 def best_line(points: Sequence[Point]) -> list[Place]:
-    """Return the steps of the best so far, from the first score that can be drawn to the last epoch of each start."""
+    """Return the steps of the best so far, from the first drawable score; a restart of training breaks the line."""
     places: list[Place] = []
     best: float | None = None
     last = 0
@@ -212,7 +213,7 @@ def best_line(points: Sequence[Point]) -> list[Place]:
 
 
 def _corners(places: list[Place]) -> list[Place]:
-    """Return the line without the places in the middle of its level stretches."""
+    """Return the line without repeated places, and without the middle places of level stretches."""
     kept = [
         place
         for before, place, after in zip((None, *places), places, (*places[1:], None), strict=False)

@@ -1,4 +1,4 @@
-"""Curves as a picture, by matplotlib: PNG or SVG. Without pyplot, so that no state is shared with the caller's own."""
+"""Curves as a picture, by matplotlib: PNG or SVG. Without pyplot, whose state would be shared with the caller."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_POINTS = 2000  # a line; a picture is about a thousand pixels wide
-_MARKS = 300  # a line
+_POINTS = 2000  # in one line; a picture is about a thousand pixels wide
+_MARKS = 300  # in one line; with more, the improvements are not marked
 _INK, _FAINT = "#333333", "#e3e3e3"
 _LONGEST_NAME = 30  # characters
 _TITLE = {"fontsize": 13, "color": _INK}
 
 
 def draw(curves: Sequence[Curve]) -> Figure:
-    """Return a picture of curves of one metric: scores by epoch, and below how soon each checkpoint was in the bucket.
+    """Return a picture of curves of one metric: above, scores by epoch; below, the time until each upload was complete.
 
     Args:
-        curves: At least one, all of one metric. Of more than `palette.LOOKS`, the best are drawn, and the picture says
-            how many are not.
+        curves: At least one, all of one metric. Of more than `palette.LOOKS`, the best are drawn, and the picture gives
+            the number of all.
 
     Raises:
         PictureError: matplotlib is not installed.
@@ -54,10 +54,10 @@ def draw(curves: Sequence[Curve]) -> Figure:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a picture, as its suffix says (`.png` or `.svg`); the file appears whole, or not at all.
+    """Write a picture in the format of the suffix, `.png` or `.svg`; the file appears complete or not at all.
 
     Raises:
-        PictureError: It cannot be written.
+        PictureError: The file cannot be written; see `write_whole`.
     """
     kind = Path(path).suffix[1:].lower()
     data = io.BytesIO()
@@ -139,7 +139,7 @@ def _draw_timeline(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _dress(axes: Axes, title: str, along: str) -> None:
-    """Leave of an axis what is read: the numbers, and faint lines that lead to them."""
+    """Set titles and colours of one chart; keep only the numbers, faint grid lines and the bottom edge."""
     axes.set_title(title, loc="left", fontsize=11, color=_INK, parse_math=False)
     axes.set_xlabel(along, fontsize=10, color=_INK)
     axes.tick_params(labelsize=9, color=_FAINT, labelcolor=_INK, length=0)
@@ -151,7 +151,7 @@ def _dress(axes: Axes, title: str, along: str) -> None:
 
 
 def _name_best(figure: Figure, axes: Axes, curve: Curve) -> None:
-    """Name a run alone in its picture above it, and its best on that side of the ring where no score is better."""
+    """Write the name of the only run above the picture, and its best beside the ring, where no better score can be."""
     best, name = curve.best, shortened(curve.name, 90)
     shown = best is not None and best.height is not None
     figure.suptitle(name if shown else f"{name}: {best_text(curve)}", x=0.01, ha="left", parse_math=False, **_TITLE)
@@ -172,7 +172,7 @@ def _name_best(figure: Figure, axes: Axes, curve: Curve) -> None:
 
 
 def _name_all(figure: Figure, curves: Sequence[Curve], missing: int) -> None:
-    """Name several runs beside their picture, the best one first."""
+    """Write the names of several runs beside the picture, the best run first."""
     from matplotlib.lines import Line2D
 
     texts = [f"{shortened(curve.name, _LONGEST_NAME)}\n{best_text(curve)}" for curve in curves]
@@ -183,4 +183,4 @@ def _name_all(figure: Figure, curves: Sequence[Curve], missing: int) -> None:
     dummies = [str(place) for place in range(len(curves))]
     legend = figure.legend(handles, dummies, title=title, loc="outside right upper", frameon=False, fontsize=9)
     for text, wanted in zip(legend.get_texts(), texts, strict=True):
-        text.set(parse_math=False, text=wanted, color=_INK)  # nothing in a name is a formula
+        text.set(parse_math=False, text=wanted, color=_INK)  # a name is never a formula, even with $ signs

@@ -1,4 +1,4 @@
-"""HTML and SVG in which nothing that comes from a bucket can become markup."""
+"""HTML and SVG, with every text from a bucket escaped."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from remote_ckpt.human import safe
 
 
 class Markup(str):
-    """Text that is markup already; only `element` and `joined` make it, and literals of ours."""
+    """A text to be used as HTML or SVG unescaped; made only by `element`, `joined` and literals of this package."""
 
     __slots__ = ()
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
-    """Return an element. Children that are no `Markup`, and all attributes, are escaped.
+    """Return an element. Attributes are escaped, and all children except `Markup`.
 
     Args:
         tag: The element's name.
-        *children: What is in it.
-        **attributes: `class_` and such without the last underscore, others with hyphens; None leaves one out.
+        *children: The content.
+        **attributes: A trailing underscore is dropped (`class_`), others become hyphens (`text_anchor`). An attribute
+            of None is left out.
     """
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{html.escape(safe(value))}"'
@@ -30,7 +31,7 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
 
 
 def joined(parts: object) -> Markup:
-    """Return parts one after the other; those that are no `Markup` are escaped."""
+    """Return the parts joined, each escaped unless already `Markup`."""
     if isinstance(parts, Markup):
         return parts
     if isinstance(parts, list | tuple):

@@ -1,4 +1,4 @@
-"""One page about runs, whole in one file: it asks the network for nothing, and runs no script."""
+"""A page about runs, complete in one file: without network requests and without scripts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _WORDS = ("", "run")  # these are left-aligned
 
 
 def page(curves: Sequence[Curve], now: datetime) -> str:
-    """Return the page: for each metric a leaderboard, the scores by epoch, and how soon checkpoints were safe.
+    """Return the page: for each metric a leaderboard, the scores by epoch, and how soon checkpoints were in the bucket.
 
-    All that is told of a run comes from its manifest, which anybody may have written to; it is shown as text.
+    The facts of a run come from its manifest, which may have been written by anybody; they are shown as text only.
 
     Args:
         curves: At least one.
-        now: What ages are counted to.
+        now: The time at which ages are counted.
     """
     groups: dict[object, list[Curve]] = {}
     for curve in curves:

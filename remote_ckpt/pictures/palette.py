@@ -1,4 +1,4 @@
-"""Colours, dashes and marks that stay apart for every eye, on paper and without colour."""
+"""Colours, dashes and marks that stay distinct for colour-blind readers, on paper and without colour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS = (
 )
 _DASHES = ((), (5, 2), (1.5, 1.5))
 LOOKS = len(_COLOURS) * len(_DASHES)
-"""So many lines can be told apart."""
+"""The number of different looks."""
 
 _TERMINAL = ("blue", "red", "green", "magenta", "yellow", "cyan")
 _MARKS = ("●", "▲", "■", "◆", "▼", "○")
@@ -26,12 +26,12 @@ _PLAIN_MARKS = ("o", "+", "x", "#", "@", "%")
 
 @dataclass(frozen=True)
 class Look:
-    """How one of several lines looks.
+    """The look of a line among several.
 
     Attributes:
-        light: Its colour on a light background.
-        dark: Its colour on a dark background.
-        dashes: Lengths of dash and gap, in widths of the line; empty for a solid one.
+        light: The colour on a light background.
+        dark: The colour on a dark background.
+        dashes: Lengths of dash and gap, in widths of the line; empty for a solid line.
     """
 
     light: str
@@ -40,13 +40,13 @@ class Look:
 
 
 def look(number: int) -> Look:
-    """Return the look of line `number`; `LOOKS` are different."""
+    """Return the look of line `number`, from 0; after `LOOKS` lines the looks repeat."""
     light, dark = _COLOURS[number % len(_COLOURS)]
     return Look(light, dark, _DASHES[number // len(_COLOURS) % len(_DASHES)])
 
 
 def mark(number: int, of: int, *, unicode: bool) -> str:
-    """Return the character that marks run `number` of so many in a terminal: a shape, or a letter if they are many."""
+    """Return the mark of run `number` (from 0) in a terminal chart of `of` runs: a shape, or a letter for many runs."""
     shapes = _MARKS if unicode else _PLAIN_MARKS
     if of <= len(shapes):
         return shapes[number]
@@ -54,5 +54,5 @@ def mark(number: int, of: int, *, unicode: bool) -> str:
 
 
 def terminal_colour(number: int) -> str:
-    """Return one of the terminal's own colours, which its user has chosen to be readable."""
+    """Return a colour name of the terminal's own palette, which the user can make readable."""
     return _TERMINAL[number % len(_TERMINAL)]

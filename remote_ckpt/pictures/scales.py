@@ -1,4 +1,4 @@
-"""From numbers to places along an axis, and the round numbers that are written beside it."""
+"""Axes: the place of a number along an axis, and the round numbers beside the axis."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_DECADES = 3.0  # what spans more than a thousandfold is read by its powers of ten
-_SAME = 1e-12  # relative; closer numbers cannot be told apart on an axis
-_TINY = 1e-290  # below it, the distance of two ticks may be no number any more
+_DECADES = 3.0  # beyond a factor of 1,000 between the extremes, an axis is logarithmic
+_SAME = 1e-12  # relative; closer numbers would have the same place on an axis
+_TINY = 1e-290  # for smaller numbers the distance of two ticks may underflow
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One axis.
+    """An axis.
 
     Attributes:
-        low: The number at its beginning.
-        high: The number at its end; greater than `low`.
-        log: Whether equal ratios, not differences, are equally long.
-        whole: Whether only whole numbers are written beside it.
+        low: The number at the beginning; its decimal logarithm if `log`.
+        high: The number at the end, likewise; greater than `low`.
+        log: Whether the axis is logarithmic.
+        whole: Whether only whole numbers are written beside the axis.
     """
 
     low: float
@@ -32,9 +32,9 @@ class Scale:
         """Return an axis for finite values, with a margin at both ends; logarithmic if they span over a thousandfold.
 
         Args:
-            values: Finite, and so far from the largest number that their span is finite too. None of them: 0 to 1.
+            values: Finite, and small enough that their span is finite too. Without values, the axis goes from 0 to 1.
             margin: At each end, as a share of the span.
-            whole: Whether they are whole numbers.
+            whole: Whether the values are whole numbers; then the axis is never logarithmic.
         """
         held = sorted(values) or [0.0, 1.0]
         low, high = held[0], held[-1]
@@ -48,11 +48,11 @@ class Scale:
         return cls(low - room, high + room, log, whole)
 
     def at(self, value: float) -> float:
-        """Return where `value` is: 0 at the beginning, 1 at the end."""
+        """Return the place of `value`: 0 at the beginning, 1 at the end."""
         return ((math.log10(value) if self.log else value) - self.low) / (self.high - self.low)
 
     def ticks(self, about: int) -> list[tuple[float, str]]:
-        """Return about so many round numbers: where each is, and its text."""
+        """Return round numbers, roughly `about` of them, as pairs of place (0 to 1) and text."""
         step = _round_step((self.high - self.low) / about)
         if self.whole or self.log:
             step = max(1.0, step)
@@ -69,7 +69,7 @@ class Scale:
 
 
 def needs_log(values: Iterable[float]) -> bool:
-    """Return whether values, all of them positive, span so much that the small ones would look alike."""
+    """Return whether the values need a logarithmic axis: all positive, and spanning a factor of more than 1,000."""
     held = list(values)
     return bool(held) and min(held) > 0 and math.log10(max(held)) - math.log10(min(held)) > _DECADES
 
@@ -80,7 +80,7 @@ def _round_step(step: float) -> float:
 
 
 def _text(value: float, step: float) -> str:
-    """Return a tick's number with as many digits as tell it from its neighbours."""
+    """Return the text of a tick, with enough digits to differ from the neighbouring ticks."""
     digits = -math.floor(math.log10(step) + 1e-9)
     zero = abs(value) < step * 1e-6
     if digits <= 6 and abs(value) < 1e7:

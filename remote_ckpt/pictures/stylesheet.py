@@ -1,4 +1,4 @@
-"""How a page looks, by day and by night."""
+"""The stylesheet of a page, for light and dark screens."""
 
 from __future__ import annotations
 
@@ -49,4 +49,4 @@ def _looks() -> str:
 
 
 STYLESHEET = _RULES + _looks()
-"""No rule fetches anything."""
+"""The complete stylesheet; no rule makes a network request."""

@@ -1,7 +1,6 @@
-"""Curves as SVG inside a page: its text is the page's, and its colours follow the page to light and dark.
+"""Curves as SVG inside a page, with the page's fonts and its light and dark colours.
 
-Written by hand, as what matplotlib writes has its colours and sizes built in, is ten times as long, and would make a
-page need matplotlib.
+Not made by matplotlib: its SVG has fixed colours and sizes, is ten times as long, and would make pages need matplotlib.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from remote_ckpt.pictures.thinning import thinned
 from remote_ckpt.pictures.timeline import timeline
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 880, 64, 14, 14, 44
-_POINTS = 1500  # a line
-_MARKS = 300  # a line
-_DOTS = 600  # a run
+_POINTS = 1500  # in one line
+_MARKS = 300  # in one line; with more, the improvements are not marked
+_DOTS = 600  # of one run
 
 
 def score_chart(curves: Sequence[Curve]) -> Markup:
-    """Return the scores by epoch of curves of one metric, in the order and the looks given: the first `LOOKS`."""
+    """Return the chart of scores by epoch, for curves of one metric. Only the first `LOOKS` curves are drawn."""
     drawn = curves[:LOOKS]
     points = [point for curve in drawn for point in curve.points]
     heights = [height for point in points if (height := point.height) is not None]
@@ -34,7 +33,7 @@ def score_chart(curves: Sequence[Curve]) -> Markup:
 
 
 def timeline_chart(curves: Sequence[Curve]) -> tuple[str, Markup]:
-    """Return how soon checkpoints were in the bucket, over the time since each run's first: the title and the chart."""
+    """Return title and chart of the delays until checkpoints were in the bucket, by time since each run's first."""
     shown = timeline(curves[:LOOKS])
     dots = [dot for each in shown.dots for dot in each]
     highs = [high for _, high in dots]
@@ -46,13 +45,13 @@ def timeline_chart(curves: Sequence[Curve]) -> tuple[str, Markup]:
 
 
 def sample(place: int) -> Markup:
-    """Return a short line that looks as the curve at this place does, for the table beside the charts."""
+    """Return a short line with the look of curve number `place`, for the table above the charts."""
     line = element("line", x1=1, y1=6, x2=27, y2=6, class_="best")
     return element("svg", _in_look(place, [line]), viewBox="0 0 28 12", width=28, height=12, aria_hidden="true")
 
 
 class _Frame:
-    """Axes, and where things are within them."""
+    """The axes of a chart, and the places of numbers within the chart."""
 
     def __init__(self, height: int, along: Scale, up: Scale, text: str, *, labels: bool = True):
         self.height, self.along, self.up = height, along, up

@@ -1,7 +1,7 @@
 """Curves as lines of text, for a terminal.
 
-Written by hand, over `rich` that is here anyway, so that a chart needs no package more: those that draw in terminals
-tell lines apart by colour alone, which is gone in a pipe, under NO_COLOR, and for some eyes.
+Drawn with `rich`, which is a dependency anyway. The packages that draw in terminals distinguish lines by colour alone,
+and colour is lost in a pipe, under NO_COLOR, and for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from remote_ckpt.pictures.palette import mark, terminal_colour
 from remote_ckpt.pictures.scales import Scale
 from remote_ckpt.pictures.timeline import waits_of
 
-_LEVELS = 5  # numbers beside the axis, about
-_MOST = 52  # letters
+_LEVELS = 5  # numbers beside the axis, roughly
+_MOST = 52  # curves drawn: as many as there are letters, small and capital
 _NARROWEST = 20  # columns of the plot itself
 
 
 def chart(curves: Sequence[Curve], *, width: int, height: int = 16, unicode: bool = True) -> list[Text]:
-    """Return a chart of curves of one metric, line by line, and below it what each run's mark is and its best.
+    """Return a chart of curves of one metric, line by line, with a legend of each run's mark and best.
 
     A mark is an improvement, a dot another score, and the dashes are the best so far.
 
     Args:
         curves: At least one, all of one metric.
-        width: Columns, all in all.
-        height: Lines of the chart itself.
-        unicode: Whether the terminal shows more than ASCII.
+        width: Columns of the terminal. The plot itself always has at least 20.
+        height: Lines of the plot, without title, axis and legend.
+        unicode: Whether the terminal can print Unicode; else only ASCII is used for the drawing.
     """
     ranked = best_curves_first(curves)[:_MOST]
     few = len(ranked) <= FEW
@@ -62,7 +62,7 @@ def _plot(curves: Sequence[Curve], marks: Sequence[str], width: int, height: int
 
 
 class _Canvas:
-    """Cells of one character and one colour each."""
+    """A grid of cells, with a character and a colour in each used cell."""
 
     def __init__(self, width: int, height: int, along: Scale, up: Scale):
         self.width = width
@@ -70,7 +70,7 @@ class _Canvas:
         self._cells: dict[tuple[int, int], tuple[str, str]] = {}
 
     def draw(self, curve: Curve, shape: str, colour: str, dash: str, *, few: bool) -> None:
-        """Draw the best so far, over it the scores if the runs are few, and over them the improvements."""
+        """Draw the best so far, over this the scores (if there are few runs), and on top the improvements."""
         for column, row in self._levels(curve.points).items():
             self._cells[row, column] = (dash, colour)
         places = [
@@ -82,7 +82,7 @@ class _Canvas:
         self._cells.update({place: (shape, colour) for place, point in places if point.improved})
 
     def line(self, row: int) -> Text:
-        """Return one line."""
+        """Return the text of line `row`, from the top."""
         text = Text()
         for column in range(self.width):
             text.append(*self._cells.get((row, column), (" ", "")))
@@ -93,7 +93,7 @@ class _Canvas:
         return _row(self._up.at(high), self._height), round(self._along.at(epoch) * (self.width - 1))
 
     def _levels(self, points: Sequence[Point]) -> dict[int, int]:
-        """Return for each column the row of the best so far; of a training that began again, the later one's."""
+        """Return the row of the best so far for each column; after a restart of training, later rows win."""
         levels: dict[int, int] = {}
         row, begin = None, 0
         for point in points:

@@ -1,4 +1,4 @@
-"""Fewer points that draw the same picture."""
+"""Reduction of points to fewer points, with the same picture."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ T = TypeVar("T")
 
 
 def thinned(items: Sequence[T], most: int, height: Callable[[T], float | None]) -> list[T]:
-    """Return at most about `most` items, in their order: of each stretch both ends and both extremes.
+    """Return about `most` items or fewer, in their order: of each stretch both ends and both extremes.
 
-    Of equally high ones the first is taken, so an item that was the best so far at the end of its stretch is kept.
+    Of equally high items of a stretch the first is kept: so is the item that was the best so far at the end of the
+    stretch.
 
     Args:
         items: In the order in which they are drawn.
-        most: A few times the width of the picture in pixels, and nobody sees the difference.
-        height: How high an item is drawn; None where it is not.
+        most: With a few times the picture's width in pixels, the difference is invisible.
+        height: Returns the height at which an item is drawn; None for an item that is not drawn.
     """
     if len(items) <= most:
         return list(items)

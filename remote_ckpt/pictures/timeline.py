@@ -1,4 +1,4 @@
-"""When checkpoints were captured, and how soon each was in the bucket."""
+"""The times at which checkpoints were captured, and the delays until each was in the bucket."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Timeline:
     """Dots, curve by curve.
 
     Attributes:
-        title: What their heights are, with the unit.
-        along: What the horizontal axis is, with the unit.
-        dots: For each curve, in the order of capture.
+        title: The meaning of the heights, with the unit.
+        along: The meaning of the horizontal axis, with the unit.
+        dots: For each curve, in the order of capture: (time, height), in these units.
     """
 
     title: str
@@ -28,10 +28,10 @@ class Timeline:
 
 
 def timeline(curves: Sequence[Curve]) -> Timeline:
-    """Return the checkpoints that runs still have over the time since each run's first.
+    """Return the checkpoints still in the runs, by the time since the first one of each curve.
 
-    Their heights are the times from capture until the object was in the bucket. Where none of the records tells it
-    (none did before that was recorded), they are the objects' sizes.
+    The heights are the times from capture until the object was in the bucket. If no record has an upload time (earlier
+    versions of this package recorded none), the heights are the objects' sizes.
     """
     waits = [waits_of(curve) for curve in curves]
     if any(waits):
@@ -43,9 +43,9 @@ def timeline(curves: Sequence[Curve]) -> Timeline:
 
 
 def waits_of(curve: Curve) -> list[Dot]:
-    """Return for each checkpoint that tells it: seconds since the first one's capture, and until it was in the bucket.
+    """Return (seconds since the first capture, seconds from capture to upload) for each record with an upload time.
 
-    A clock that was set back, or another machine's, does not let a checkpoint arrive before it was made.
+    The second number is never negative, even if a clock was set back or capture and upload used different clocks.
     """
     return [
         (_since_first(curve, record), max(0.0, (record.uploaded - record.created).total_seconds()))

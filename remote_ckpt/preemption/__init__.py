@@ -1,4 +1,4 @@
-"""Word that the machine will be taken away: from signals, and from the clouds' metadata servers."""
+"""Preemption notices (the machine will be taken away): from signals and from the clouds' metadata servers."""
 
 from remote_ckpt.preemption.guard import PreemptionGuard
 

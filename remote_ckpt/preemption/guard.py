@@ -1,4 +1,4 @@
-"""`PreemptionGuard`: listens for word that this machine is about to be taken away, from signals and from the clouds."""
+"""`PreemptionGuard`: receives preemption notices, from signals and from the clouds."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from remote_ckpt.threads import keep_at
 
 log = logging.getLogger("remote_ckpt")
 
-_ATTEMPTS = 3  # a cloud that has never answered by then is not ours
+_ATTEMPTS = 3  # failures after which a cloud that has never answered is not asked again
 
 UnderWay = Callable[[], bool]
-"""Returns whether a training goes on; asked on any thread, and inside signal handlers, so it takes no lock."""
+"""Returns whether a training is still running. Called on any thread and inside signal handlers: must take no lock."""
 
 
 class PreemptionGuard:
-    """Hears of preemption while a model trains; give it to `RemoteModelCheckpoint(..., preemption=…)`.
+    """Receive preemption notices while a model trains; for `RemoteModelCheckpoint(..., preemption=…)`.
 
-    At the next batch's end the callback saves, ends training, and uses the time left for uploads. Several callbacks of
-    one `fit` may share a guard.
+    After a notice, the callback saves at the end of the batch, ends training, and uses the time left for uploads.
+    Several callbacks of one `fit` may share a guard.
 
-    Signals: handlers are installed in the main thread for as long as training lasts, see `SignalWatch`. The first
-    signal is a notice, heard at once also while the main thread is in native code. Once training has ended, it is
-    raised again with the handler that was there before, so that the process ends as it would have without a guard. A
-    second signal is let through at once, and the first when `grace` is over, so that no signal is ever swallowed: not
-    by a training that hangs. After an exception that ended `fit`, signals do what they did before at once.
+    Signals: if `fit` runs in the main thread, handlers are installed for as long as training lasts, see `SignalWatch`.
+    The first signal is a notice, detected at once even while the main thread is in native code, and is held back. Once
+    training has ended, the signal takes the effect that it would have had without a guard: the earlier handler runs, or
+    the process ends. A second signal is passed on at once, and the first at the latest when `grace` is over: no signal
+    is ever swallowed, even if training hangs. After an exception that ended `fit`, later signals have their earlier
+    effect at once; a signal that came before the exception stays held back for the rest of `grace`.
 
-    A copy, or what is unpickled, has the same settings, and listens to nothing yet.
+    A copy and an unpickled guard have the same settings, and do not listen yet.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class PreemptionGuard:
         reraise: bool = True,
         poll: float = 2.0,
     ):
-        """Make a guard; it listens only during training.
+        """Make a guard; a guard listens only during training.
 
         Args:
             grace: Seconds between a signal and the end: 30 for Kubernetes and `docker stop -t 30`, and 10 for
@@ -57,13 +58,13 @@ class PreemptionGuard:
             ec2: Whether to ask EC2's metadata server, or its URL; by default
                 `AWS_EC2_METADATA_SERVICE_ENDPOINT`, and not where `AWS_EC2_METADATA_DISABLED` is true.
             gce: Whether to ask Compute Engine's, or its URL; by default `GCE_METADATA_HOST`, and not where
-                `NO_GCE_CHECK` is true. A cloud that does not answer at first is not asked again.
+                `NO_GCE_CHECK` is true. A cloud whose first three answers fail is not asked again in this training.
             rebalance: Whether EC2's recommendation to rebalance is a notice as well.
             reraise: Whether a signal is raised again after training.
-            poll: Seconds between two questions.
+            poll: Seconds between two questions to the clouds.
 
         Raises:
-            ValueError: A time is not above 0, or a URL is not one of http.
+            ValueError: A time is not above 0, or a URL is neither http:// nor https://.
         """
         for name, value in (("grace", grace), ("poll", poll)):
             if not value > 0:
@@ -94,16 +95,20 @@ class PreemptionGuard:
 
     @property
     def notice(self) -> Notice | None:
-        """What was heard first, or None. Any thread."""
+        """The first notice of this or the last training, or None. Any thread."""
         return self._notice
 
     def start(self, user: Any, under_way: UnderWay = lambda: True) -> None:
-        """Listen, on behalf of `user`; forgets an earlier notice unless somebody listens already. Idempotent.
+        """Start listening on behalf of `user`. Idempotent.
+
+        Forgets an earlier notice, unless the training of another user is still running or a signal is held back. On
+        another thread than the main one, only the clouds are asked.
 
         Args:
-            user: Kept by a weak reference; one that is garbage listens no more.
-            under_way: Whether the user's training still goes on, for one that an exception may end without `stop`.
+            user: Kept by a weak reference; a user that is garbage no longer counts.
+            under_way: Returns whether the user's training is still running; an exception may end it without `stop`.
         """
+        # Not `if not self._users`: a user whose `fit` ended by an exception has not called `stop`.
         if not self._is_under_way() and not self._watch.holds_back:
             self._end()
             self._users.clear()
@@ -114,34 +119,38 @@ class PreemptionGuard:
         self._users[user] = under_way
 
     def stop(self, user: Any) -> None:
-        """Stop listening once the last user has; then raise again the signal that was heard, if any. Idempotent.
+        """Stop listening once no other user's training is running; then pass on a held-back signal. Idempotent.
 
-        With no handler there before, that is the end of the process.
+        If that signal had no handler before, the process ends here. With `reraise` False the signal is dropped. Call
+        this on the thread that called `start`.
         """
         if self._users.pop(user, None) is None or self._is_under_way():
             return
+        # Asked before `_end`, after which the watch holds nothing back.
         held = self._watch.signal if self._watch.holds_back else None
         self._end()
         if held is not None and self.reraise:
             self._watch.pass_on(held)
 
     def forget(self, user: Any, under_way: UnderWay) -> None:
-        """Give the signals back after a training that ended without `stop`; a signal that is held back still is.
+        """Stop listening after a training that ended without `stop`, by an exception.
 
-        Does nothing for a user that listens for another training by now. Any thread, but only the main one can.
+        While a signal is held back, the handlers stay until `grace` is over. Does nothing after `stop`, or if `user`
+        has begun another training since. Any thread; but handlers are given back on the main thread only.
         """
-        if self._users.get(user) is under_way:
+        if self._users.get(user) is under_way:  # `at_end` may come late, when `user` trains again
             del self._users[user]
             if not self._is_under_way() and not self._watch.holds_back:
                 self._end()
 
     def _is_under_way(self) -> bool:
+        # A copy: this runs on other threads too, while users come and go.
         return any(goes_on() for goes_on in list(self._users.values()))
 
     def _end(self) -> None:
         self._stopped.set()
         if self._asker is not None:
-            self._asker.join(0.2)  # it may be asking a server that does not answer; it ends soon by itself
+            self._asker.join(0.2)  # seconds; the thread may be waiting for a server, and then ends soon by itself
             self._asker = None
         self._watch.uninstall()
 
@@ -151,28 +160,33 @@ class PreemptionGuard:
         return SignalWatch(self._signals, self.grace, under_way=self._is_under_way, heard=self._heard)
 
     def _heard(self, number: int) -> None:
+        # Inside a signal handler or on the watch's thread, perhaps on both: the first notice stays.
         self._notice = self._notice or Notice.within(signal.Signals(number).name, self.grace)
 
     # Clouds
 
     def _ask(self) -> None:
+        # The thread keeps its own event: if `_end` does not wait long enough, `_stopped` is soon another training's.
         stopped, clouds = threading.Event(), [_Asked(cloud) for cloud in self._clouds]
         self._stopped = stopped
         if clouds:
             self._asker = keep_at(lambda: self._look(stopped, clouds), "preemption", pause=self.poll)
 
     def _look(self, stopped: threading.Event, clouds: list[_Asked]) -> bool:
-        """Ask each cloud that may be ours, then rest; return whether there is more to do."""
+        """Ask the remaining clouds, then rest for `poll` seconds; return whether to go on.
+
+        Asks only while a training is running and no notice was received. For the asking thread.
+        """
         clouds[:] = [cloud for cloud in clouds if not cloud.foreign]
         for cloud in clouds if self._notice is None and self._is_under_way() else ():
             heard = cloud.look()
-            self._notice = self._notice or heard
+            self._notice = self._notice or heard  # a signal may have come during the request
         return bool(clouds) and not stopped.wait(self.poll)
 
 
 @dataclass
 class _Asked:
-    """A cloud that may not be ours: one that has never answered is soon left alone."""
+    """A cloud to ask, given up after `_ATTEMPTS` failures if there was never an answer."""
 
     cloud: Cloud
     failures: int = 0
@@ -185,7 +199,7 @@ class _Asked:
     def look(self) -> Notice | None:
         try:
             notice = self.cloud.look()
-        except Exception as exc:  # noqa: BLE001 - whatever it answers, listening must go on
+        except Exception as exc:  # noqa: BLE001 - whatever the server answers, listening must go on
             self.failures += 1
             if self.foreign:
                 log.debug("%s does not answer, and is not asked again: %s", self.cloud.name, exc)

@@ -1,4 +1,4 @@
-"""A checked local file -> a Keras model, every array of it accounted for. Keras is imported on first use."""
+"""Restore a Keras model from a checked local file; account for every array. Keras is imported on first use."""
 
 from __future__ import annotations
 

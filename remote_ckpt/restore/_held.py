@@ -1,4 +1,4 @@
-"""What a weights file holds: names, shapes and dtypes, without its data; and the store that Keras reads it through."""
+"""The arrays of a weights file: names, shapes and dtypes without data; and a store for Keras to read from."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ import numpy as np
 from keras.src.saving import saving_lib
 
 _VARS = "vars"
-_OLD_LAYERS = "_layer_checkpoint_dependencies"  # where Keras for TensorFlow 2.13 put `layers`
+_OLD_LAYERS = "_layer_checkpoint_dependencies"  # `layers` in files of Keras 2.13, see Keras's `H5IOStore.get`
 
 
 class Spec(NamedTuple):
-    """Shape and dtype of one array."""
+    """The shape and dtype of an array."""
 
     shape: tuple[int, ...]
     dtype: str
 
     @classmethod
     def of(cls, value: Any) -> Spec:
-        """Return those of a variable, an array or a dataset."""
+        """Return the spec of a variable, an array or a dataset."""
         dtype = value.dtype
         return cls(tuple(value.shape), dtype if isinstance(dtype, str) else dtype.name)
 
     def fits(self, other: Spec, *, cast: bool = False) -> bool:
-        """Return whether an array of this kind is what a variable of the `other` kind holds.
+        """Return whether an array of this spec can be assigned to a variable of the `other` spec.
 
-        A count has as many bits as the backend gives it. With `cast`, floats of any width fit.
+        Shapes must be equal, and dtypes too, with three exceptions. Integers without dimensions (counters) may differ
+        in width, because backends count with different widths. An array of dtype `void` fits every dtype. With `cast`,
+        floats of any width fit.
         """
         if self.shape != other.shape:
             return False
@@ -50,14 +52,14 @@ def _kind(dtype: str) -> str:
 
 
 class Held:
-    """The arrays of one file in Keras's layout, by the place of what wrote them."""
+    """The arrays of a file in Keras's layout, by the place in the model of the layer or optimizer."""
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
         self.groups: dict[str, dict[str, Spec]] = {}
-        """Place in the model -> key -> what is there; places without arrays are left out."""
+        """Place in the model -> key -> spec of the array; places without arrays are left out."""
         self.names: dict[str, str] = {}
-        """Place in the model -> the name that the layer or optimizer there had."""
+        """Place in the model -> name of the layer or optimizer when the file was saved."""
         file.visititems(self._note)
 
     def _note(self, path: str, found: Any) -> None:
@@ -65,14 +67,14 @@ class Held:
         if isinstance(found, h5py.Dataset) and place.rpartition("/")[2] == _VARS:
             stored = found.attrs.get("dtype")
             spec = Spec.of(found)
-            if isinstance(stored, str):
+            if isinstance(stored, str):  # Keras writes "bfloat16" to an attribute: h5py reads such an array as void
                 spec = spec._replace(dtype=stored)
             self.groups.setdefault(place.removesuffix(_VARS).rstrip("/"), {})[last] = spec
         elif last == _VARS and isinstance(name := found.attrs.get("name"), str):
             self.names[place] = name
 
     def at(self, place: str) -> str:
-        """Return under which place the file has what Keras looks for at `place`."""
+        """Return the place in the file for Keras's `place`: files of Keras 2.13 have another name for `layers`."""
         if place not in self.groups and _OLD_LAYERS in self._file:
             return place.replace("layers", _OLD_LAYERS)
         return place
@@ -82,7 +84,7 @@ class Held:
         return place in self._file
 
     def read(self, place: str, key: str) -> np.ndarray:
-        """Return one array."""
+        """Return the data of an array."""
         dataset = self._file[dataset_name(place, key)]
         custom = dataset.attrs.get("dtype") == "bfloat16"
         return np.array(dataset, dtype=ml_dtypes.bfloat16) if custom else np.array(dataset)
@@ -99,7 +101,11 @@ def in_order(places: Any) -> list[str]:
 
 
 class Reading(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no types
-    """A store for Keras's loading methods: notes each array that is read."""
+    """A read-only store for Keras's loading methods; `read` records each array read.
+
+    A subclass of `H5IOStore`, because Keras's loader accepts no other class. `get` changes the present place and
+    returns this same object, so only one place can be in use at a time.
+    """
 
     def __init__(self, held: Held) -> None:
         self.mode = "r"
@@ -108,7 +114,7 @@ class Reading(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no typ
         self.read: set[tuple[str, str]] = set()
 
     def __bool__(self) -> bool:
-        return True
+        return True  # or `__len__` of the present place would decide, and Keras's loader skips a false store
 
     def get(self, path: str) -> Reading:
         self._place = self._held.at(path)
@@ -136,4 +142,4 @@ class Reading(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no typ
         return self._here().keys()
 
     def close(self) -> None:
-        """Do nothing: who opened the file closes it."""
+        """Do nothing: the caller opened the file, and closes the file."""

@@ -1,4 +1,4 @@
-"""Account for every array of a file and every weight of a model, and say in words what does not fit."""
+"""Account for every array of a file and every weight of a model, and describe the differences in words."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BUILD_ALIKE = (
 
 @dataclass
 class Account:
-    """What would be restored, and what would not.
+    """The arrays and weights to restore, and the rest on either side.
 
     Attributes:
         taken: Variables that would get a value.
         spare: Arrays of the file without a place in the model, by name.
         missing: Weights of the model without a value in the file.
-        first: Where the two begin to differ; None where they do not.
-        unbuilt: Whether it is because the model is not built.
+        first: A description of the first difference; None without a difference.
+        unbuilt: Whether the model, or a layer that does not fit, is not built.
         arrays: How many arrays of weights the file has.
     """
 
@@ -47,11 +47,13 @@ class Account:
 
 
 def account(model: Any, held: Held, matches: Matches, optimizers: set[str]) -> Account:
-    """Compare a model's weights with a file's; `optimizers` are the places of the file that hold none."""
+    """Compare a model's weights with a file's arrays; `optimizers` are the file's places without weights."""
     taken = [variable for match in matches.found.values() for variable in match.variables.values()]
     covered = {id(variable) for variable in taken}
     for found in matches.found.values():
-        if found.keys and not found.variables:  # it loads in a way of its own, which is trusted until it has done so
+        # A saveable with a loading method of its own counts as covered here. After the load `_load_arrays` checks
+        # whether the method has read its arrays.
+        if found.keys and not found.variables:
             covered.update(id(variable) for variable in own_variables(found.saveable))
     missing = [variable for variable in model.weights if id(variable) not in covered]
     weights = [(place, key) for place in in_order(held.groups.keys() - optimizers) for key in held.groups[place]]
@@ -68,7 +70,7 @@ def account(model: Any, held: Held, matches: Matches, optimizers: set[str]) -> A
 
 
 def own_variables(saveable: Any) -> list[Any]:
-    """Return the variables of a layer itself, without those of layers inside it."""
+    """Return the variables of a layer itself, without the variables of inner layers."""
     return [
         *getattr(saveable, "_trainable_variables", ()),
         *getattr(saveable, "_non_trainable_variables", ()),
@@ -97,7 +99,7 @@ def _name(saveable: Any) -> str:
 
 
 def refuse(account: Account, model: Any, source: Source) -> ArchitectureError:
-    """Return the error that says what is missing on which side, and what to do."""
+    """Return (do not raise) the error about a model and a checkpoint with different weights."""
     facts = []
     if account.spare:
         facts.append(

@@ -1,4 +1,4 @@
-"""Put a model back as it was when a restore fails; and the scope in which its variables may be assigned."""
+"""Put back a model's values when a restore fails; and find the scope for assignments to variables."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from remote_ckpt.capture import freezer_for
 
 @contextlib.contextmanager
 def put_back_on_failure(variables: Sequence[Any]) -> Iterator[None]:
-    """Give the variables their present values again if the block fails.
+    """Assign the present values to the variables again if the block raises; the error goes on.
 
-    On TensorFlow the old values share their memory with the variables until those are assigned; on JAX they are never
-    copied; torch copies them on their device.
+    On TensorFlow the old values share their memory with the variables until the variables are assigned. On JAX the old
+    values are never copied. torch copies them on their device.
     """
     values = _values(variables)
     try:
         yield
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no model may be left with half of a checkpoint
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         raise
@@ -28,7 +28,7 @@ def put_back_on_failure(variables: Sequence[Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def put_back(model: Any) -> Iterator[None]:
-    """Give the model's variables, whatever the block does to them, their present values again."""
+    """Assign the present values to the model's variables again after the block, with or without an error."""
     with own_scope(model):
         variables = model.variables
         values = _values(variables)
@@ -40,7 +40,7 @@ def put_back(model: Any) -> Iterator[None]:
 
 
 def own_scope(model: Any) -> AbstractContextManager[Any]:
-    """Return the scope of the strategy that the model was made under; TensorFlow assigns its variables nowhere else."""
+    """Return the scope of the model's distribution strategy: TensorFlow assigns variables only inside this scope."""
     strategy = getattr(model, "_distribute_strategy", None)
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
@@ -49,5 +49,6 @@ def _values(variables: Sequence[Any]) -> list[Any]:
     from keras import backend
 
     if backend.backend() == "jax":
-        return [variable.value for variable in variables]  # immutable, and given away by training steps alone
+        # JAX arrays are immutable; only a training step donates their memory.
+        return [variable.value for variable in variables]
     return freezer_for(variables).freeze() or []

@@ -1,4 +1,4 @@
-"""Whole models as HDF5 (`.h5`): layers in the order of the model, each variable by its position in its layer."""
+"""Restore from whole models as HDF5 (`.h5`): layers by their order, variables by their position in the layer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TOP = "top_level_model_weights"
 
 
 class _Layer(NamedTuple):
-    """A layer of the file: the name it had, and its arrays."""
+    """A layer of the file: the name when saved, and the arrays."""
 
     name: str
     arrays: list[h5py.Dataset]
 
 
 def load_legacy(model: Any, path: Path, source: Source, *, strict: bool, optimizer: bool) -> Taken:
-    """Load a whole model's HDF5 file; as `load_into`, in whose place it stands."""
+    """Load a whole model's HDF5 file; arguments and errors as for `load_into`."""
     with h5py.File(path, "r") as file:
         with reading(source):
             theirs = _layers(file.get("model_weights", file))
@@ -41,7 +41,7 @@ def load_legacy(model: Any, path: Path, source: Source, *, strict: bool, optimiz
         with put_back_on_failure([variable for variable, _ in pairs]):
             for variable, dataset in pairs:
                 variable.assign(np.asarray(dataset))
-            for layer in model.layers:
+            for layer in model.layers:  # as Keras's own `legacy_h5_format` does after it has assigned a layer
                 if hasattr(layer, "finalize_state") and layer.variables:
                     layer.finalize_state()
     taken.problems += load_assets(model, path)
@@ -72,7 +72,7 @@ def _match(model: Any, theirs: list[_Layer], *, strict: bool) -> tuple[list[tupl
 
 
 def _layers(group: h5py.Group) -> list[_Layer]:
-    """Return the layers that have arrays, in the order of the model that was saved."""
+    """Return the file's layers with arrays, in the order of the saved model."""
     names = [*legacy.load_attributes_from_hdf5_group(group, "layer_names"), *([_TOP] if _TOP in group else [])]
     found = []
     for name in names:
@@ -131,11 +131,11 @@ def _slots(model: Any, file: h5py.File, source: Source, problems: list[str]) -> 
 
 
 def _class_in(file: h5py.File) -> str:
-    """Return the class of the optimizer that the file says the model was compiled with; empty if it does not."""
+    """Return the optimizer's class from the file's training configuration; empty without such a configuration."""
     try:
         config = json.loads(file.attrs["training_config"])["optimizer_config"]
         inner = config["config"].get("inner_optimizer")
         name = str(config["class_name"]).rpartition(">")[2]
         return f"{name}({inner['class_name']})" if inner else name
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):  # no attribute, no JSON, or JSON of another structure
         return ""

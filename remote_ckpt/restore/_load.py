@@ -1,4 +1,4 @@
-"""A checked local file into a Keras model: account, assign, and put everything back where something is wrong."""
+"""Load a checked local file into a Keras model: account, assign, and put all values back after an error."""
 
 from __future__ import annotations
 
@@ -15,29 +15,37 @@ from remote_ckpt.weights_file import check, check_keras_archive, open_weights
 log = logging.getLogger("remote_ckpt")
 
 DAMAGED = (OSError, UnicodeError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What h5py and zipfile raise for damage that only reading finds."""
+"""Errors of h5py and zipfile for damage that `check` does not find and reading does."""
 
 
 def load_into(model: Any, path: Path, source: Source | str, *, strict: bool = True, optimizer: bool = True) -> Taken:
     """Load a checkpoint's file into `model`, and the state of the optimizers that the model holds.
 
-    The file's digest has been verified by the caller; here its structure is checked before Keras sees it. Every array
-    of the file is compared with the variable that Keras would read it into, and every weight of the model with the
-    file, before anything is assigned. After an error the model's variables are as they were.
+    The caller has verified the file's digest; here the file's structure is checked before Keras reads the file. Every
+    array of the file is compared with the variable that Keras would read the array into, and every weight of the model
+    with the file, before anything is assigned. After an error the model's variables are as they were, except after an
+    error while vocabularies are unpacked (a full temporary folder): unpacking comes last, and the restored weights stay
+    in the model. An optimizer may have been built.
+
+    A model with a `load_weights` of its own loads the file by that method; `strict` and `optimizer` then have no
+    effect, and after an error the optimizer's variables are not put back.
+
+    For the training thread, see `_walk.walk`.
 
     Args:
         model: A Keras model of the architecture that was saved; built.
         path: The local file; `.weights.h5`, `.keras` or `.h5`.
-        source: The checkpoint, for messages and for what its record says of the optimizers; or its URL.
+        source: The checkpoint, for messages and for its record's descriptions of the optimizers; or its URL.
         strict: Refuse a model that lacks weights which the file has, or has weights which the file lacks. Otherwise
             load the layers that fit.
-        optimizer: Restore the optimizers too. State that does not fit is left out as a whole, which is logged once.
+        optimizer: Restore the optimizers too. The state of an optimizer is restored as a whole or not at all; one
+            warning names all that were not restored.
 
     Returns:
-        What was restored, and what was not.
+        The variables that were restored, and the arrays, variables and states that were not.
 
     Raises:
-        CorruptCheckpointError: The file is not safe to load, or damaged.
+        CorruptCheckpointError: The file is not safe to load, damaged, or cannot be read.
         ArchitectureError: The weights do not fit; with `strict=False`, none of them does.
     """
     from remote_ckpt.restore._kept import own_scope
@@ -86,16 +94,17 @@ def _loads_by_itself(model: Any) -> bool:
 
 
 def _load_by_itself(model: Any, path: Path, source: Source) -> Taken:
-    """Let a model with a `load_weights` of its own load the file; nobody else can account for what it reads."""
+    """Load the file by the model's own `load_weights`, without an account of arrays and weights."""
     from remote_ckpt.restore._kept import put_back_on_failure
 
     optimizer = getattr(model, "optimizer", None)
+    # The model's method may load the optimizer too, and only a built optimizer has variables to load into.
     if optimizer is not None and not optimizer.built and model.trainable_variables:
         optimizer.build(model.trainable_variables)
     try:
         with put_back_on_failure(model.variables):
             model.load_weights(str(path))
-    except ValueError as exc:
+    except ValueError as exc:  # `from None`: Keras's message prints whole matrices
         raise ArchitectureError(f"{source} was refused by the model's own load_weights: {_short(exc)}") from None
     return Taken([variable.path for variable in model.weights])
 
@@ -119,12 +128,13 @@ def _load_arrays(model: Any, held: Any, source: Source, *, strict: bool, optimiz
     ]
     with put_back_on_failure(list({id(v): v for v in concerned}.values())):
         read, problem = _walk.read(model, held, matches)
-        if isinstance(problem, DAMAGED):
+        if isinstance(problem, DAMAGED):  # raised inside this block, so that assigned variables are put back
             raise problem
         if problem is not None:
             raise ArchitectureError(
                 f"{source} does not fit the model '{model.name}', which is as it was before: {_short(problem)}"
             ) from None
+        # A layer's own loading method may ignore arrays that were matched with the layer.
         if left := sorted(matches.taken - read):
             raise ArchitectureError(
                 f"{source} does not fit the model '{model.name}', which is as it was before: {len(left)} arrays of the "
@@ -134,6 +144,6 @@ def _load_arrays(model: Any, held: Any, source: Source, *, strict: bool, optimiz
 
 
 def _short(problem: Exception) -> str:
-    """Return what a loading method complains of, without the matrices that Keras prints."""
+    """Return the first line of a loading method's error, without the matrices in Keras's messages."""
     first = str(problem).partition("Target variable")[0].splitlines() or [""]
     return f"{type(problem).__name__}: {first[0][:300]}"

@@ -1,8 +1,9 @@
-"""Optimizers: build those that a model holds, and decide whose state may come back.
+"""Build a model's optimizers, and decide for each whether to restore the state.
 
-A weights file has an optimizer's variables by their numbers alone: neither its class nor what its slots belong to. What
-fits by shapes may be another optimizer's (RMSprop and Adagrad), or of other layers. So a writer puts both into the
-record of its checkpoint (`describe_optimizers`); where it did not, the optimizer's name in the file has to do.
+A weights file holds an optimizer's variables by their numbers alone: neither the optimizer's class, nor the variables
+of the model that the slots are for. State that fits by its shapes may be another optimizer's (RMSprop and Adagrad), or
+of other layers. So a writer puts a description of both into the record of its checkpoint (see `capture.optimizers`).
+Without a description, the optimizer's name in the file is compared with the class.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _CLASSES = {
 
 
 def places_in_file(held: Held, matches: Matches) -> set[str]:
-    """Return the places of the file that hold an optimizer's state, whether or not the model has that optimizer."""
+    """Return the file's places with the state of an optimizer, also of optimizers absent from the model."""
     roots = set(matches.optimizers)
     for place, specs in held.groups.items():
-        count = specs.get("0")
+        count = specs.get("0")  # an optimizer's first variable is its counter of iterations, an integer
         last = place.rpartition("/")[2]
         named = "opt" in last or _base(held.names.get(place, "")) in _CLASSES
         if named and count is not None and not count.shape and count.dtype.startswith("int"):
@@ -41,16 +42,18 @@ def places_in_file(held: Held, matches: Matches) -> set[str]:
 
 
 def restorable(model: Any, held: Held, matches: Matches, source: Source) -> tuple[list[Match], list[str]]:
-    """Build the model's optimizers as far as the file has their state, and compare.
+    """Build the model's optimizers as far as the file has their state, and compare both.
+
+    An optimizer may be built and then not fit: it then keeps its new, initial values.
 
     Args:
         model: Its weights were matched already.
         held: The file.
-        matches: Of the model.
+        matches: The matches of the model with the file.
         source: The checkpoint.
 
     Returns:
-        What may be loaded; and for each optimizer whose state cannot come back a sentence that says why.
+        The matches to load; and a sentence with the reason for each optimizer whose state cannot be restored.
     """
     loadable: list[Match] = []
     problems: list[str] = []
@@ -72,7 +75,10 @@ def restorable(model: Any, held: Held, matches: Matches, source: Source) -> tupl
 
 
 def _refusal(model: Any, place: str, parts: list[tuple[str, Any]], held: Held, source: Source) -> str | None:
-    """Return why an optimizer's state cannot come back, or None; builds it if that takes no more than that."""
+    """Return why an optimizer's state cannot be restored, or None.
+
+    Builds an optimizer that is not built, if its state in the file has more variables.
+    """
     optimizer = parts[0][1]
     if not any(where in held.groups for where, _ in parts):
         return "the checkpoint has no state of it"
@@ -113,7 +119,7 @@ def _explained(optimizer: Any, specs: dict[str, Spec], reason: str) -> str:
 
 
 def _build(model: Any, place: str, optimizer: Any, saved: str, held: Held) -> None:
-    """Create an optimizer's variables as its first step would, where it is clear for which variables."""
+    """Build an optimizer as the first training step would, if the trained variables can be found out."""
     chosen: list[Any] | None = None
     if optimizer is getattr(model, "optimizer", None):
         chosen = model.trainable_variables
@@ -128,7 +134,7 @@ def _build(model: Any, place: str, optimizer: Any, saved: str, held: Held) -> No
 
 
 def _candidates(model: Any) -> Iterator[list[Any]]:
-    """Yield what an optimizer of a part may train: all of the model, or one of its attributes' variables."""
+    """Yield sets of variables for an optimizer to train: of the model, of a layer attribute, or of a layer."""
     seen: set[tuple[int, ...]] = set()
     layers = [value for value in vars(model).values() if isinstance(value, keras.layers.Layer)]
     for owner in (model, *layers, *model.layers):
@@ -148,7 +154,7 @@ def _would_fit(model: Any, optimizer: Any, variables: list[Any], saved: str, pla
 
 
 def _families(optimizers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """Yield each optimizer with those inside it: all of them are restored, or none."""
+    """Yield each outer optimizer with all inner optimizers: all are restored, or none."""
     roots = [place for place in optimizers if not any(_within(place, other) for other in optimizers if other != place)]
     for root in roots:
         inside = [(place, one) for place, one in optimizers.items() if _within(place, root)]
@@ -165,5 +171,5 @@ def _within(place: str, root: str) -> bool:
 
 
 def _base(name: str) -> str:
-    """Return an automatic name without its number."""
+    """Return an automatic name without the number at the end."""
     return re.sub(r"_\d+$", "", name)

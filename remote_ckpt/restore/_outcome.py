@@ -1,4 +1,4 @@
-"""Where a restore reads from, and what it took."""
+"""The source and the outcome of a restore."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeErr
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint as a restore's messages name it.
+    """A checkpoint's names for the messages of a restore, and descriptions of optimizers.
 
     Attributes:
         name: The object's URL.
-        place: Which checkpoint of which run it is; empty where that is not known.
-        optimizers: What the record says of each optimizer, by its place in the model; see `describe_optimizers`.
+        place: The epoch and the run, in words; empty where they are not known.
+        optimizers: The record's description of each optimizer, by the optimizer's place in the model; see
+            `capture.optimizers.describe`.
     """
 
     name: str
@@ -32,10 +33,10 @@ class Source:
 
 @contextmanager
 def reading(source: Source) -> Iterator[None]:
-    """Raise CorruptCheckpointError for whatever goes wrong while a file's structure is read."""
+    """Raise CorruptCheckpointError in place of the errors of damaged metadata in the block."""
     try:
         yield
-    except RemoteCkptError:
+    except RemoteCkptError:  # some of these are a ValueError too
         raise
     except _DAMAGED as exc:
         raise CorruptCheckpointError(f"{source} cannot be read as a Keras file: {exc}") from exc
@@ -43,13 +44,13 @@ def reading(source: Source) -> Iterator[None]:
 
 @dataclass
 class Taken:
-    """What one restore brought back.
+    """The outcome of a restore.
 
     Attributes:
         taken: The model's variables that have the checkpoint's values now, by their paths in Keras.
         not_taken: The arrays of the checkpoint that no variable of the model took, by their names in the file.
-        missing: The model's variables that the checkpoint has no value for; they are as they were.
-        problems: Why other state (optimizers', vocabularies) did not come back; a sentence each.
+        missing: The model's variables for which the checkpoint has no value, by their paths; they are as they were.
+        problems: A sentence for each optimizer or vocabulary that was not restored.
     """
 
     taken: list[str] = field(default_factory=list)
@@ -59,5 +60,5 @@ class Taken:
 
     @property
     def complete(self) -> bool:
-        """Whether all that was saved came back, and nothing of the model was left out."""
+        """Whether the whole checkpoint was restored, and every weight of the model got a value."""
         return not (self.not_taken or self.missing or self.problems)

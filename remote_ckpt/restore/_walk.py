@@ -1,8 +1,8 @@
-"""Keras's own walk through a model, with another act in the place of `load_own_variables`.
+"""Walk through a model with Keras's own loader, with another function in place of `load_own_variables`.
 
-Keras's loader visits every saveable, and again under another name when it failed under the first. What it skips or
-swallows on that way (a layer that is not built, an array without a place) it does not report. So the walk is done
-twice: once to see what would be read into what, touching nothing, and once to read exactly that.
+Keras's loader visits every saveable, and visits a saveable again under another name if the first name failed. The
+loader does not report a layer that is not built, or an array without a place in the model. So the walk is done twice:
+first to match arrays with variables, without assigning anything, and then to read exactly the matched arrays.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _METHOD = "load_own_variables"
 
 
 class NoMatch(ValueError):
-    """A saveable and a place of the file that do not fit; Keras tries the next place."""
+    """A mismatch of a saveable and a place in the file; Keras then tries the saveable's next place."""
 
 
 @dataclass
 class Match:
-    """One saveable that takes what the file has at one place."""
+    """A saveable matched with the arrays at a place in the file."""
 
     saveable: Any
     place: str
     variables: dict[str, Any]
-    """Key -> variable; empty where only the saveable's own loading method can tell."""
+    """Key -> variable; empty for a saveable with a loading method of its own, whose variables are not known."""
     keys: frozenset[str]
 
 
 @dataclass
 class Miss:
-    """Why a saveable does not take what the file has at a place."""
+    """A mismatch of a saveable with the arrays at a place, and the reason."""
 
     saveable: Any
     place: str
@@ -51,12 +51,12 @@ class Miss:
 
 @dataclass
 class Matches:
-    """What a model would take from a file.
+    """The matches of a model's saveables with a file's arrays.
 
     Attributes:
-        found: By the saveable's id.
-        missed: By the saveable's id: where it was looked for first.
-        optimizers: Place -> optimizer, in the order of the walk; an optimizer inside another one included.
+        found: Matches by the `id()` of the saveable.
+        missed: Mismatches by the `id()` of the saveable: at the first place that Keras tried.
+        optimizers: Place -> optimizer, in the order of the walk; optimizers inside other optimizers included.
     """
 
     found: dict[int, Match] = field(default_factory=dict)
@@ -65,12 +65,12 @@ class Matches:
 
     @property
     def taken(self) -> set[tuple[str, str]]:
-        """The arrays of the file that have a place in the model."""
+        """The arrays of the file with a place in the model: (place, key)."""
         return {(match.place, key) for match in self.found.values() for key in match.keys}
 
 
 def match(model: Any, held: Held, *, cast: bool = False) -> Matches:
-    """Return what each part of the model but the optimizers would take. Nothing is read, nothing is changed."""
+    """Match the model's saveables, without the optimizers, with the file. No array is read, none assigned."""
     matches = Matches()
 
     def act(saveable: Any, place: str, load: Load) -> None:
@@ -87,11 +87,13 @@ def match(model: Any, held: Held, *, cast: bool = False) -> Matches:
 def _match_one(saveable: Any, place: str, load: Load, held: Held, matches: Matches, cast: bool) -> None:
     specs = held.groups.get(place, {})
     written = _written(saveable, load)
-    if written is None:  # only its own loading method can tell; it is asked at the first place where there is anything
+    # A saveable with a loading method of its own cannot be compared. It is matched with the first place that has
+    # arrays.
+    if written is None:
         if specs or id(saveable) not in matches.found:
             matches.found[id(saveable)] = Match(saveable, place, {}, frozenset(specs))
         if not specs:
-            raise NoMatch("nothing there")
+            raise NoMatch("nothing there")  # for Keras's loader, which then visits the saveable at its other places
         return
     reason = difference(specs, written, cast=cast)
     if reason is None:
@@ -105,18 +107,18 @@ def _match_one(saveable: Any, place: str, load: Load, held: Held, matches: Match
 
 
 def _written(saveable: Any, load: Load) -> dict[str, Any] | None:
-    """Return the variables that a saveable saves, by key; None where it loads in a way of its own."""
+    """Return the saved variables of a saveable, by key; None for a saveable with a loading method of its own."""
     if not (getattr(load, "__module__", None) or "").startswith("keras."):
         return None
     try:
         written = written_by(saveable)
-    except Exception:  # noqa: BLE001 - what a layer cannot save yet it may load all the same: its vocabulary is empty
+    except Exception:  # noqa: BLE001 - a layer that cannot be saved yet (empty vocabulary) may be loaded all the same
         return None
     return written if all(isinstance(value, Variable) for value in written.values()) else None
 
 
 def difference(specs: dict[str, Spec], written: dict[str, Any], *, cast: bool = False) -> str | None:
-    """Return in what the file's arrays and the model's variables differ, or None."""
+    """Return the first difference between the file's arrays and the model's variables, in words; or None."""
     if specs.keys() != written.keys():
         return f"{_count(len(written))} in the model, {_count(len(specs))} in the checkpoint"
     for key, spec in specs.items():
@@ -131,11 +133,13 @@ def _count(number: int) -> str:
 
 
 def read(model: Any, held: Held, matches: Matches) -> tuple[set[tuple[str, str]], Exception | None]:
-    """Let each saveable that was matched load what it was matched with.
+    """Load each matched saveable from the matched place.
+
+    After the first error nothing more is loaded. Variables that were assigned before the error stay assigned: the
+    caller puts them back.
 
     Returns:
-        The arrays that were read; and the first error that a loading method raised, if any. Variables that were
-        assigned before an error stay assigned.
+        The arrays that were read; and the first error that a loading method raised, if any.
     """
     store = Reading(held)
     problem: list[Exception] = []
@@ -146,11 +150,11 @@ def read(model: Any, held: Held, matches: Matches) -> tuple[set[tuple[str, str]]
         if found is None or problem or id(saveable) in done:
             return
         if found.place != held.at(place):
-            raise NoMatch("its place is another one")
+            raise NoMatch("its place is another one")  # Keras's loader goes on to the place that was matched
         done.add(id(saveable))
         try:
             load(store.get(place))
-        except Exception as exc:  # noqa: BLE001 - the caller puts everything back, whatever went wrong
+        except Exception as exc:  # noqa: BLE001 - Keras's loader would only collect it; the caller raises it
             problem.append(exc)
 
     walk(model, store, act)
@@ -158,7 +162,7 @@ def read(model: Any, held: Held, matches: Matches) -> tuple[set[tuple[str, str]]
 
 
 def saveables(model: Any) -> list[tuple[Any, str]]:
-    """Return all that Keras's loader visits, each with its first place."""
+    """Return all saveables visited by Keras's loader, each with the first place."""
     found: dict[int, tuple[Any, str]] = {}
 
     def act(saveable: Any, place: str, load: Load) -> None:  # noqa: ARG001
@@ -169,9 +173,10 @@ def saveables(model: Any) -> list[tuple[Any, str]]:
 
 
 def walk(model: Any, store: Any, act: Act) -> None:
-    """Let Keras's loader visit the model, and call `act(saveable, place, load)` where it would call `load`.
+    """Let Keras's loader visit the model, and call `act(saveable, place, load)` in place of `load`.
 
-    For the training thread: Keras's function is replaced for the time of the walk.
+    For the training thread. Keras's function is replaced for the time of the walk, without a lock: a load in another
+    thread at the same time would call the replacement.
     """
     keras_load_state = saving_lib._load_state
 
@@ -183,6 +188,8 @@ def walk(model: Any, store: Any, act: Act) -> None:
             keras_load_state(saveable, weights_store, assets_store, inner_path, *args, **options)
             return
         own = vars(saveable)
+        # `before` is a stand-in when the saveable is reached again from inside itself: Keras marks a saveable as
+        # visited only after its children.
         before = own.get(_METHOD)
         load = before.load if isinstance(before, _StandIn) else getattr(saveable, _METHOD)
         own[_METHOD] = _StandIn(act, saveable, inner_path, load)
@@ -194,6 +201,7 @@ def walk(model: Any, store: Any, act: Act) -> None:
             else:
                 own[_METHOD] = before
 
+    # Keras's function calls itself for children by its name in the module: so they come to the replacement too.
     saving_lib._load_state = load_state
     try:
         with skipping_by_heart():
@@ -203,23 +211,23 @@ def walk(model: Any, store: Any, act: Act) -> None:
 
 
 class _Nothing(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no types
-    """A store that has everything and gives nothing: for a walk that loads nothing."""
+    """An empty store with every path: for a walk without loading."""
 
     def __init__(self) -> None:
         self.mode = "r"
 
     def __bool__(self) -> bool:
-        return True
+        return True  # Keras's loader skips a false store
 
     def get(self, _path: str) -> Any:
         return self
 
     def has_path(self, _path: str) -> bool:
-        return True
+        return True  # the loader asks before it visits a container
 
 
 class _StandIn:
-    """`load_own_variables` of one saveable for the time of a walk; `load` is the real one."""
+    """A replacement for a saveable's `load_own_variables` during a walk; `load` is the original method."""
 
     def __init__(self, act: Act, saveable: Any, place: str, load: Load) -> None:
         self._act, self._saveable, self._place, self.load = act, saveable, place, load

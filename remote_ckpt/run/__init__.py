@@ -1,4 +1,4 @@
-"""A run from the outside: reading it, keeping it tidy, adding to it, and finding many of them."""
+"""A run from the outside: read checkpoints, add and delete checkpoints, and find many runs below a prefix."""
 
 from remote_ckpt.run.run import PATIENCE, Run, Verdict, load_best, load_latest
 

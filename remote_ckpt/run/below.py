@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 
-_TOGETHER = 8  # manifests read at once: as many are in memory
+_TOGETHER = 8  # manifests read at once, and the most that are in memory
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class FoundRun:
 
     Attributes:
         name: The run's folder relative to the prefix; empty for a run at the prefix itself.
-        run: The run, to read more of it; nothing has been sent by it yet.
-        manifest: What it holds; of a long run the recent past, with the best and the latest. Empty with a problem.
-        problem: Why its manifest could not be read, or None.
+        run: The run, to read more of it. This object has sent no request yet.
+        manifest: The run's manifest. Of a long run it holds only the recent records, the best and the latest. Empty
+            where `problem` is set.
+        problem: Why the manifest could not be read, or None.
     """
 
     name: str
@@ -55,8 +56,9 @@ class FoundRun:
 def find_runs(prefix: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Iterator[FoundRun]:
     """Yield every run at or below a prefix, in the order of their names.
 
-    Lists all objects there, then reads each `manifest.json`, several at once. Folders that begin with a dot are passed
-    over. A manifest that is broken, forged or forbidden is yielded with its problem, and does not end the search.
+    Lists all objects below the prefix, then reads each `manifest.json`, several at once in threads. Folders whose names
+    begin with a dot are passed over. A run whose manifest is broken, forged or forbidden is yielded with its `problem`,
+    and the search goes on. The store is asked when the first run is asked for, not by the call itself.
 
     Args:
         prefix: A URL such as `s3://bucket/experiments`, or a folder.
@@ -64,8 +66,8 @@ def find_runs(prefix: str | os.PathLike[str], **options: Unpack[RunOptions]) -> 
 
     Raises:
         LocationError: The URL cannot be used, or has a filename template.
-        InvalidRequestError: There are more than a million objects.
-        StoreError: The store refused the listing, or does not answer.
+        InvalidRequestError: There are more than a million objects. Raised on iteration.
+        StoreError: The store refused, does not answer, or there are no credentials. Raised on iteration.
     """
     place = Location.parse(prefix)
     if place.template is not None:
@@ -83,8 +85,8 @@ def _found(place: Location, options: RunOptions) -> Iterator[FoundRun]:
         try:
             return FoundRun(folder, run, _read(store, f"{folder}/{MANIFEST_KEY}".lstrip("/"), location, signer))
         except ObjectNotFoundError:
-            return None  # deleted since it was listed
-        except NoCredentialsError:
+            return None  # another process deleted the manifest between the listing and this read
+        except NoCredentialsError:  # a subclass of AccessDeniedError, and all other runs would fail too
             raise
         except (ManifestError, AccessDeniedError, InvalidRequestError) as exc:
             return FoundRun(folder, run, Manifest(), str(exc))
@@ -103,24 +105,28 @@ def _read(store: ObjectStore, key: str, location: Location, signer: Signer) -> M
 
 
 def _in_order(work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """Yield `work` of each item, a few under way at once, none of them further ahead than that."""
+    """Yield the results of `work` in the order of `items`; at most `_TOGETHER` calls are under way."""
     under_way: deque[Future[U]] = deque()
     for item in items:
         under_way.append(_begun(work, item))
-        if len(under_way) == _TOGETHER:
+        if len(under_way) == _TOGETHER:  # so a consumer that pauses leaves a bounded number of results in memory
             yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
 
 
 def _begun(work: Callable[[T], U], item: T) -> Future[U]:
-    """Do `work` in a thread that nobody has to wait for: Ctrl-C shall not take as long as a server that is silent."""
+    """Start `work` in a daemon thread, and return the future of the result.
+
+    Python waits for a thread pool at exit, but not for a daemon thread: Ctrl-C ends the program even while a server
+    does not answer.
+    """
     future: Future[U] = Future()
 
     def do() -> None:
         try:
             future.set_result(work(item))
-        except BaseException as exc:  # noqa: BLE001 - it is raised where the result is asked for
+        except BaseException as exc:  # noqa: BLE001 - `Future.result` raises it in the thread that waits
             future.set_exception(exc)
 
     threading.Thread(target=do, name="remote_ckpt-runs", daemon=True).start()

@@ -1,4 +1,4 @@
-"""A checkpoint in the cache, copied to where the user wants it."""
+"""A copy of a cached checkpoint, at the path given by the user."""
 
 from __future__ import annotations
 
@@ -13,34 +13,40 @@ from remote_ckpt.errors import LocationError
 
 
 def give(path: Path, to: Path, checkpoint: Checkpoint) -> Path:
-    """Copy a verified file to a file, or into a folder under the checkpoint's own name; return the copy.
+    """Copy a verified file to a file, or into a folder under the checkpoint's own name; return the copy's path.
+
+    A file at `to` is replaced, and readers see the old file or the new one, never a part. In a folder nothing is
+    replaced. After an error no partial file is left.
 
     Raises:
-        LocationError: The folder holds something else of that name, which is left alone.
+        LocationError: The folder holds something else of that name, which is left as it is.
+        OSError: The copy cannot be written.
     """
     into_folder = to.is_dir()
     target = to / checkpoint.key.rsplit("/", 1)[-1] if into_folder else to
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # as a name may be as long as the disk allows
+    # A short name of its own: the target's name may be the longest that the disk allows.
+    partial = target.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         shutil.copyfile(path, partial)
         if into_folder:
             _add(partial, target, checkpoint)
         else:
-            partial.replace(target)
+            partial.replace(target)  # atomic: another process that reads `target` never sees half a file
     finally:
         partial.unlink(missing_ok=True)
     return target
 
 
 def _add(partial: Path, target: Path, checkpoint: Checkpoint) -> None:
-    """Give a file its name unless that is taken, by anything but the very same bytes."""
+    """Move a file to `target`; accept an existing file there only if the sha256 is the checkpoint's."""
     try:
-        os.link(partial, target)
+        os.link(partial, target)  # atomic, and unlike a rename it fails if another process took the name first
         return
-    except FileExistsError:
+    except FileExistsError:  # perhaps an earlier call's copy, or that of another process: compared below
         pass
-    except OSError:  # a disk without links
+    except OSError:  # a filesystem without hard links
+        # Not atomic: a file that another process creates between the look and the rename is replaced.
         if not os.path.lexists(target):
             partial.rename(target)
             return

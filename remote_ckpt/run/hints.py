@@ -1,4 +1,4 @@
-"""What to say when a run does not hold what was asked for."""
+"""Error messages for a run without the checkpoint asked for."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SHOWN = 5
 
 
 def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: Which | None, unnamed: int = 0) -> str:
-    """Return what is missing, and where it may be.
+    """Return an error message for a checkpoint absent from the run, with a hint where to look.
 
     Args:
-        location: The run, perhaps with a filename template, which may be a checkpoint's name taken for one.
-        manifest: What the run holds.
-        waiting: How many checkpoints of the run are in this machine's spool.
-        which: What was asked for; None stands for anything.
-        unnamed: How many objects look like its checkpoints and are in no manifest.
+        location: The run, perhaps with a filename template. That "template" may be the name of one checkpoint.
+        manifest: The run's manifest.
+        waiting: How many checkpoints of the run wait in this machine's spool.
+        which: The checkpoint that was asked for; None stands for any checkpoint.
+        unnamed: How many objects look like the run's checkpoints and are in no manifest.
     """
     template = location.template
     if unnamed:
@@ -36,7 +36,7 @@ def no_checkpoint(location: Location, manifest: Manifest, waiting: int, which: W
 
 
 def unnamed_files(location: Location, count: int) -> str:
-    """Return that objects lie there which no manifest names, and what to do."""
+    """Return a sentence about `count` objects named by no manifest, with the command for a rebuild."""
     url = location.name if location.template is None else location.url(location.template)
     there = "1 file that no manifest names lies" if count == 1 else f"{count} files that no manifest names lie"
     return (
@@ -46,7 +46,7 @@ def unnamed_files(location: Location, count: int) -> str:
 
 
 def _unscored(location: Location, manifest: Manifest) -> str | None:
-    """Return why no checkpoint is the best although there are some, and what to ask for; None if there are none."""
+    """Return why none of the existing checkpoints is the best, and other names to ask for; None without checkpoints."""
     held = {name: one for name, one in manifest.series.items() if location.template in (None, name) and one.latest}
     latest = by_capture(record for one in held.values() if (record := one.find("latest")))
     if not latest:
@@ -59,7 +59,7 @@ def _unscored(location: Location, manifest: Manifest) -> str | None:
 
 
 def _local_file(location: Location) -> Path | None:
-    """Return the file on this machine that was named in place of a run, if it is one."""
+    """Return the path of a local file named in place of a run; None where no such file exists."""
     path = Path(location.root, location.template or "")
     return path if location.protocol == "file" and path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Which run is ahead: pure functions over the runs found below a prefix."""
+"""Rankings of runs by their best scores: pure functions over the runs found below a prefix."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Judge = tuple[str, Mode]
 
 @dataclass(frozen=True)
 class Standing:
-    """How one run stands by one metric.
+    """The rank data of a run for a metric.
 
     Attributes:
         name: The run's folder below the prefix.
         url: The run's URL, without a password.
-        best: The best checkpoint of all series that are judged by this metric; None while none has a score.
-        latest: When the last of them was captured.
-        count: How many they are.
+        best: The best checkpoint of all the run's series that are judged by this metric; None while none has a score.
+        latest: The time at which the latest checkpoint of these series was captured.
+        count: How many checkpoints these series have records of, missing ones included.
     """
 
     name: str
@@ -34,20 +34,20 @@ class Standing:
 
     @property
     def id(self) -> str:
-        """What tells it from others."""
+        """The run's URL, as an identifier among standings."""
         return self.url
 
     @property
     def score(self) -> float | None:
-        """The best checkpoint's; None while there is none."""
+        """The best checkpoint's score; None while the run has no best."""
         return self.best.score if self.best else None
 
 
 def leaderboard(runs: Iterable[FoundRun]) -> dict[Judge, list[Standing]]:
-    """Return the standings of runs by each metric that they are judged by, the best run first.
+    """Return the standings of runs for each metric and direction, the best run first.
 
-    A run whose series are judged by several metrics stands under each of them; one without checkpoints nowhere.
-    Metrics that more runs are judged by come first.
+    A run whose series are judged by several metrics stands under each of them. A run without checkpoints is left out.
+    The metric by which most runs are judged comes first.
     """
     groups: dict[Judge, list[Standing]] = {}
     for found in runs:

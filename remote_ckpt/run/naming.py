@@ -1,4 +1,4 @@
-"""Which names a filename template gives to objects, and which template may have given a name: pure functions."""
+"""Match object names with filename templates, and guess a template from names: pure functions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from remote_ckpt.location import HIDDEN, SUFFIXES, Template
 
 UNKNOWN = "unknown"
-"""The field of a guessed template that stands for a metric whose name is not in the object's."""
+"""The field of a guessed template for a metric. An object's name holds the metric's value, not the metric's name."""
 
 _NUMBER = r"[-+ ]?(?:[0-9][0-9_,]*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?%?|nan|inf)"
 _WHOLE = r"[-+ ]?[0-9]+"
-_TAKEN = r"(?:-[0-9a-f]{6}(?:-[2-9])?)?"  # what goes before the extension when a name is taken
+_TAKEN = r"(?:-[0-9a-f]{6}(?:-[2-9])?)?"  # the suffix of a taken name, see `publish`
 _TAKEN_AT_END = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{6}(?:-[2-9])?$")
 _BEHIND = re.compile(
     rf"^{re.escape(HIDDEN)}/(?P<stem>.+)-[0-9a-f]{{16}}(?P<suffix>{'|'.join(map(re.escape, SUFFIXES))})$"
@@ -24,11 +24,11 @@ _COUNT = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 @dataclass(frozen=True)
 class Naming:
-    """The names that one template gives, suffixes of taken names included.
+    """The set of names made from a template, with the suffixes of taken names.
 
     Attributes:
         template: The template.
-        prefix: What all of them begin with.
+        prefix: The common beginning of all these names.
     """
 
     template: Template
@@ -37,7 +37,7 @@ class Naming:
 
     @classmethod
     def of(cls, template: Template) -> Naming:
-        """Return the naming of a template; without a field, of the objects behind its fixed name."""
+        """Return the naming of a template; without fields, the names of the hidden objects behind the fixed name."""
         stem = template.text.removesuffix(template.suffix)
         if not template.fields:
             prefix = f"{HIDDEN}/{template.format().removesuffix(template.suffix)}-"
@@ -48,25 +48,27 @@ class Naming:
         return cls(template, prefix, re.compile(f"{middle}{_TAKEN}{re.escape(template.suffix)}"))
 
     def matches(self, key: str) -> bool:
-        """Return whether the template may have given this name."""
+        """Return whether `key` may have been made from the template."""
         return self._names.fullmatch(key) is not None
 
     def epoch(self, key: str) -> int | None:
-        """Return the epoch (0-based) that a name tells, or None."""
+        """Return the epoch (0-based) in a name; None for a name without an epoch."""
         found = self._names.fullmatch(key)
         text = (found.groupdict().get("epoch") if found else None) or ""
         return max(int(text) - 1, 0) if text.strip() else None
 
 
 def is_guess(template: str) -> bool:
-    """Return whether `guesses` made a template without knowing the names of its metrics."""
+    """Return whether a template was made by `guesses` and has a metric of unknown name."""
     return f"{{{UNKNOWN}" in template
 
 
 def guesses(keys: Iterable[str]) -> dict[str, list[str]]:
-    """Return templates that may have given these names, and the names of each. Others are left out.
+    """Return guessed templates with the names made from each; names without a number are left out.
 
-    A name without a number could be anybody's. Of several numbers, the first whole one that changes is the epoch.
+    A name without a number could be any file's. Of several numbers, the first whole number that differs among the names
+    is taken for the epoch; if none differs, the last whole number. A template without fields has no number of its own:
+    the objects behind its fixed name are recognised by the id in their names.
     """
     shapes: dict[tuple[str, ...], list[str]] = {}
     found: dict[str, list[str]] = {}
@@ -114,12 +116,12 @@ def _suffix(key: str) -> str:
 
 
 def _stem(key: str) -> str:
-    """Return a name without its extension, and without what was added because it was taken."""
+    """Return a name without the extension, and without the suffix of a taken name."""
     return _TAKEN_AT_END.sub("", key.removesuffix(_suffix(key)))
 
 
 def _once(parsed: Iterable[tuple[str, str | None, str | None, str | None]]) -> Iterable[tuple[str, str | None, str]]:
-    """Yield literals and fields; of an epoch that comes twice, the second one is any number."""
+    """Yield literals and fields; a repeated field comes with an empty name: a pattern may define a group only once."""
     seen: set[str] = set()
     for literal, name, spec, _ in parsed:
         yield literal, None if name is None else "" if name in seen else name, spec or ""

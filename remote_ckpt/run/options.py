@@ -1,4 +1,4 @@
-"""What may be given by name when a run is opened, or written to: for type checkers and editors."""
+"""Types of the named arguments for opening a run and for writing to a run: for type checkers and editors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class RunOptions(TypedDict, total=False):
-    """The named arguments of `Run`, which `load_best`, `load_latest` and `find_runs` pass on; see there."""
+    """The named arguments of `Run`; `load_best`, `load_latest` and `find_runs` pass them on."""
 
     storage_options: dict[str, Any] | None
     cache_dir: str | os.PathLike[str] | None
@@ -20,7 +20,7 @@ class RunOptions(TypedDict, total=False):
 
 
 class WriterOptions(TypedDict, total=False):
-    """How `Run.writer` scores and keeps what it saves; see `writer.SeriesOptions`. `spool_limit` is in bytes."""
+    """The named arguments of `Run.writer`; see `writer.SeriesOptions`. `spool_limit` is in bytes."""
 
     save_best_only: bool
     keep_best: int | None

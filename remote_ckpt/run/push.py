@@ -1,4 +1,4 @@
-"""A file that exists already becomes a checkpoint of a run: checked, sealed, and published as any other."""
+"""Make a checkpoint of an existing file: check, seal and publish the file."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ log = logging.getLogger("remote_ckpt")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the user knows of the file; what is None follows from the run.
+    """Facts about the file, given by the user; for each None the run decides.
 
     Attributes:
-        score: What it reached; NaN is recorded, and never the best.
-        epoch: 0-based; else the one after the series' checkpoint that was captured last before the file was written.
-        monitor: The metric that the score is of; else the series' own, or the one of the run's other series, or
-            `val_loss`.
-        mode: Its direction; else the series' own, or what the metric's name says.
+        score: The value of the monitored metric. NaN is recorded, and is never the best.
+        epoch: 0-based. None: the epoch after that of the checkpoint that was captured last before the file was written.
+        monitor: The metric of the score. None: the series' own; for a new series the metric by which the run's other
+            series are judged, if they agree, else `val_loss`.
+        mode: The metric's direction. None: the series' own; for a new series that of the run's other series if they are
+            judged by this metric, else the direction that follows from the metric's name.
         logs: Other metrics, for the filename template and for the record.
     """
 
@@ -55,15 +56,20 @@ def push(
     spool: Spool,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Publish a `.weights.h5`, `.keras` or `.h5` file; see `Run.push`. What it needs of the spool it gives back."""
+    """Publish a `.weights.h5`, `.keras` or `.h5` file; see `Run.push`.
+
+    The locks that this takes in the spool are released on return, and after an error too.
+    """
     suffix = _checked(path)
     manifest = committer.load(to_write=True)
     template = _template(location, manifest, suffix)
     series, terms = manifest.of(template.text), _terms(template, manifest, facts)
     digests = digest_file(path)
     for record in series.checkpoints if series else ():
-        if _is_same(record, digests, facts):
+        if _is_same(record, digests, facts):  # repeated after a push that succeeded, or whose answer was lost
             return record
+    # An earlier push of this file may have been killed after its seal. Its entry is published here, with the notes of
+    # its upload, in place of a second copy. The other entries that `adopt` takes over are released by `close`.
     try:
         waiting = (one for one in spool.adopt() if one.record.series == template.text)
         entry = next((one for one in waiting if _is_same(one.record, digests, facts)), None)
@@ -83,13 +89,18 @@ def push(
 
 
 def _checked(path: Path) -> str:
-    """Return the file's suffix, after looking whether it is what that says."""
+    """Return the file's suffix, and check the file's content against the suffix.
+
+    Raises:
+        LocationError: There is no such file, or its suffix is not a checkpoint's.
+        CorruptCheckpointError: The content is damaged, not safe to load, or not of this kind.
+    """
     suffix = _suffix(path.name)
     if suffix is None:
         raise LocationError(f"{path} cannot be a checkpoint: its name must end in {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise LocationError(f"{path} {'is not a file' if path.exists() else 'does not exist'}.")
-    from remote_ckpt.weights_file import check, check_keras_archive  # h5py takes a tenth of a second
+    from remote_ckpt.weights_file import check, check_keras_archive  # importing h5py takes a tenth of a second
 
     (check_keras_archive if suffix == ".keras" else check)(path)
     return suffix
@@ -100,7 +111,7 @@ def _suffix(name: str) -> str | None:
 
 
 def _template(location: Location, manifest: Manifest, suffix: str) -> Template:
-    """Return the template of the series that the file joins."""
+    """Return the template of the file's series: from the URL, else from the run's only series with this suffix."""
     if location.template is not None:
         template = Template(location.template)
         if template.suffix != suffix:
@@ -114,7 +125,7 @@ def _template(location: Location, manifest: Manifest, suffix: str) -> Template:
 
 
 def _terms(template: Template, manifest: Manifest, facts: Facts) -> Terms:
-    """Return how the series is judged and shown: as it is; a new one as the others of the run."""
+    """Return the terms of the series; a new series takes over monitor and mode from the run's other series."""
     series = manifest.of(template.text)
     if series is not None:
         wrong = (facts.monitor or series.monitor, facts.mode or series.mode) != (series.monitor, series.mode)
@@ -159,30 +170,37 @@ def _record(
 
 
 def _next_epoch(series: Series | None, created: datetime) -> int:
-    """Return the epoch in whose place the file belongs: by time, as the latest is found."""
+    """Return the epoch after that of the latest checkpoint up to `created` (the file's time); else 0."""
     before = by_capture(record for record in (series.checkpoints if series else ()) if record.created <= created)
     return before[-1].epoch + 1 if before else 0
 
 
 def _written(path: Path) -> datetime:
-    """Return when the file was written: an old one is not the latest because it came late."""
+    """Return the file's modification time, as the time of capture; at most the present time.
+
+    So a push of an old file does not make the file the latest. The bound is for files dated in the future.
+    """
     return min(datetime.fromtimestamp(path.stat().st_mtime, timezone.utc), datetime.now(timezone.utc))
 
 
 def _is_same(record: Checkpoint, digests: Digests, facts: Facts) -> bool:
-    """Return whether an earlier push of the same made a record."""
-    same_score = repr(record.score) == repr(facts.score)  # NaN is equal to itself here
+    """Return whether `record` comes from an earlier push of the same file with the same facts."""
+    same_score = repr(record.score) == repr(facts.score)  # by text, in which NaN equals NaN
     return record.sha256 == digests.sha256 and same_score and facts.epoch in (None, record.epoch)
 
 
 def _seal(path: Path, record: Checkpoint, terms: Terms, spool: Spool) -> Entry:
-    """Copy the file into the spool; what is sealed is what was checked."""
+    """Copy the file into the spool and seal the copy.
+
+    Raises:
+        CorruptCheckpointError: The copy's digest differs from the digest of the file that was checked.
+    """
 
     def copy(target: Path) -> None:
         shutil.copyfile(path, target)
 
     def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
-        if digests.sha256 != record.sha256:
+        if digests.sha256 != record.sha256:  # somebody wrote to the file after its digest was taken
             raise CorruptCheckpointError(f"{path} was changed while it was read. Push it again when it is complete.")
         return record, terms
 

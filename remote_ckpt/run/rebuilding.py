@@ -1,7 +1,8 @@
-"""A manifest made anew from what lies in the run: segments, which hold whole records, and the objects themselves.
+"""Rebuild a manifest from the objects in the run: from segments, and from the checkpoints themselves.
 
-Nothing is guessed that decides: a score comes from a segment's record alone, as a name holds it rounded, or not at all.
-An epoch comes from the name; where there is none in it, objects count in the order of their time.
+A segment holds whole records. No score is guessed: a score comes from a segment's record alone, because a name holds
+the score rounded, or not at all. An epoch comes from the object's name. Objects without an epoch in their names are
+counted in the order of their modification times.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ from remote_ckpt.stores.base import ObjectInfo, Progress
 log = logging.getLogger("remote_ckpt")
 
 MOST_OBJECTS = 100_000
-"""Objects that a rebuild looks at."""
+"""The most objects that a rebuild looks at, and the most segments."""
 
 
 @dataclass
 class Past:
-    """What was found of one series.
+    """The past of a series, as far as a rebuild found records and objects.
 
     Attributes:
-        history: Entries by id; of some the object is gone, or was pruned.
-        records: Records by id, whose objects are there.
+        history: Entries by id. Some of their objects were pruned, or are gone.
+        records: Records by id. Their objects are in the store.
     """
 
     history: dict[str, Entry] = field(default_factory=dict)
     records: dict[str, Checkpoint] = field(default_factory=dict)
 
     def add(self, record: Checkpoint) -> None:
-        """Take a record, and the entry that belongs to it."""
+        """Add a record and the entry of this record."""
         entry = Entry(id=record.id, key=record.key, epoch=record.epoch, score=record.score, created=record.created)
         self.records[record.id] = record
         self.history.setdefault(record.id, entry)
@@ -56,17 +57,17 @@ class Past:
 
 @dataclass(frozen=True)
 class Judge:
-    """By what a series is judged, where the user has named it."""
+    """The metric and the direction by which a series is judged, as far as the user has named them."""
 
     monitor: str | None = None
     mode: Mode | None = None
 
     def of(self, past: Past) -> tuple[str, Mode]:
-        """Return monitor and mode: as given, else the one log that every score was taken from, else `val_loss`.
+        """Return monitor and mode: as given, else the log equal to the score in every record, else `val_loss`.
 
         Raises:
-            ManifestError: Several logs could be it.
-            ValueError: The direction is not known of this name.
+            ManifestError: Several logs equal the score in every record.
+            ValueError: No mode was given, and the metric's name does not decide (`DirectionError`).
         """
         scored = [record for record in past.records.values() if record.score is not None]
         logs = [{name for name, value in record.logs.items() if value == record.score} for record in scored]
@@ -80,7 +81,7 @@ class Judge:
 def rebuild(
     location: Location, committer: Committer, judge: Judge, *, dry_run: bool = False, progress: Progress | None = None
 ) -> list[Checkpoint]:
-    """Record what lies in the run and is not in its manifest; see `Run.rebuild`."""
+    """Add the checkpoints in the run's objects to the run's manifest; see `Run.rebuild`."""
     manifest = committer.load(to_write=True)
     pasts = _of_segments(location, committer)
     taken = {record.key for past in pasts.values() for record in past.records.values()}
@@ -91,19 +92,29 @@ def rebuild(
     added: list[Checkpoint] = []
 
     def change(manifest: Manifest) -> Manifest:
-        added.clear()
+        added.clear()  # called once for each round: another writer's commit made the last round's result void
         changed = manifest
         for template, past in pasts.items():
             changed, more = _with_past(committer, changed, template, past, judge)
             added.extend(more)
-        return manifest if dry_run else changed
+        return manifest if dry_run else changed  # the same object back: nothing is written
 
+    # The objects were read before the first round. Each round compares them with the manifest of that round, so a
+    # checkpoint that another writer has recorded meanwhile is not added twice.
     committer.change(change)
     return sorted(added, key=lambda record: record.created)
 
 
 def _of_segments(location: Location, committer: Committer) -> dict[str, Past]:
-    """Return what all segments hold, those too that no manifest names; records only where the object is there."""
+    """Return the pasts in all segments, by template.
+
+    Segments that no manifest names are read too. A record is left out if its object is not there; its entry in the
+    history stays. A segment that cannot be read is passed over, and logged.
+
+    Raises:
+        ManifestError: The segments take more than `MAX_TOTAL_BYTES`.
+        StoreError: The store refused.
+    """
     pasts: dict[str, Past] = {}
     room = MAX_TOTAL_BYTES
     for found in islice(committer.store.scan(f"{HIDDEN}/segments/"), MOST_OBJECTS):
@@ -112,7 +123,7 @@ def _of_segments(location: Location, committer: Committer) -> dict[str, Past]:
         try:
             data, _ = committer.store.read(found.key, limit=MAX_MANIFEST_BYTES)
             contents = committer.archive.parse(data, location.url(found.key))
-        except (ManifestError, ObjectNotFoundError) as exc:
+        except (ManifestError, ObjectNotFoundError) as exc:  # broken, or deleted since the listing
             log.warning("Passing over a segment: %s", exc)
             continue
         if location.template in (None, contents.series):
@@ -134,7 +145,11 @@ def _of_objects(
     taken: set[str],
     progress: Progress | None,
 ) -> Iterator[Checkpoint]:
-    """Yield records of objects, each of which is read to know its digests; by epoch, else by time."""
+    """Yield records of objects, in the order of their epochs, then of their modification times.
+
+    Each object is downloaded, one at a time, because its digests are needed. `created` rises strictly, so the order
+    also decides which checkpoint is the latest. An object that is damaged, gone or changed is passed over, and logged.
+    """
     naming = Naming.of(Template(template))
     begun = datetime.now(timezone.utc)
     wanted = [(naming.epoch(one.key), one.modified or begun, one) for one in objects if one.key not in taken]
@@ -146,6 +161,7 @@ def _of_objects(
                 committer.store.fetch(one.key, target, size=one.size, progress=progress)
                 facts = _facts(one.key, target)
             except (CorruptCheckpointError, ObjectNotFoundError, PreconditionFailedError) as exc:
+                # Damaged; or a writer deleted or replaced the object after the listing.
                 log.warning("Passing over %s: %s", location.url(one.key), exc)
                 continue
             earliest = max(modified, earliest + timedelta(microseconds=1))
@@ -155,8 +171,14 @@ def _of_objects(
 
 
 def _facts(key: str, path: Path) -> dict[str, object]:
-    """Return what an object's bytes tell, after looking whether they are a checkpoint's; the same each time."""
-    from remote_ckpt.weights_file import check, check_keras_archive  # h5py takes a tenth of a second
+    """Check a downloaded object, and return the record's fields given by bytes and key.
+
+    The id is made from key and digest, so a repeated rebuild gives the same id.
+
+    Raises:
+        CorruptCheckpointError: The bytes are not a checkpoint's.
+    """
+    from remote_ckpt.weights_file import check, check_keras_archive  # importing h5py takes a tenth of a second
 
     (check_keras_archive if path.suffix == ".keras" else check)(path)
     digests = digest_file(path)
@@ -167,7 +189,7 @@ def _facts(key: str, path: Path) -> dict[str, object]:
 def _with_past(
     committer: Committer, manifest: Manifest, template: str, past: Past, judge: Judge
 ) -> tuple[Manifest, list[Checkpoint]]:
-    """Return the manifest with what it lacks of a series, and the records among that."""
+    """Return the manifest joined with the past of a series, and the added records."""
     series = manifest.of(template)
     if series is None:
         monitor, mode = judge.of(past)
@@ -184,7 +206,7 @@ def _with_past(
 
 
 def _without_guesses(manifest: Manifest, template: str, keys: set[str]) -> Manifest:
-    """Return the manifest without records that an earlier rebuild put under a template that it had to guess."""
+    """Return the manifest without records with these keys under guessed templates, left by an earlier rebuild."""
     series: Mapping[str, Series] = manifest.series
     left = {
         name: one.without({record.id for record in one.checkpoints if record.key in keys})

@@ -1,4 +1,4 @@
-"""What dead processes left in this machine's spool, into the bucket: each by itself, so that none holds up the rest."""
+"""Publish checkpoints left in this machine's spool by dead processes; a refused checkpoint does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from remote_ckpt.stores.base import Progress, TransferReport
 
 @dataclass
 class Recovery:
-    """How it went.
+    """The outcome of a recovery.
 
     Attributes:
         done: The checkpoints that are in the bucket now.
-        failed: Why others are not, by their URLs. All but damaged ones are still in the spool.
+        failed: Errors by URL. Under a checkpoint's URL: why the checkpoint is not in the bucket; it is still in the
+            spool, unless it was damaged. Under a fixed name's URL: why the fixed name does not show a checkpoint that
+            is in `done`.
     """
 
     done: list[Checkpoint] = field(default_factory=list)
     failed: dict[str, Exception] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise what failed, by name: as an error of the class that all have in common.
+        """Raise the failures, if any, as an error of their common class; without failures return.
+
+        The message names the URL of each failure.
 
         Raises:
             RemoteCkptError: Something failed; `SaveFailedError` for failures of different kinds.
@@ -42,7 +46,7 @@ class Recovery:
 
 
 def _common(errors: Iterable[Exception]) -> type[RemoteCkptError]:
-    """Return the class of all errors, where they have one of ours in common."""
+    """Return the package's error class common to all errors; `SaveFailedError` without a common class."""
     kinds = {type(error) for error in errors}
     kind = kinds.pop() if len(kinds) == 1 else None
     if kind is not None and issubclass(kind, RemoteCkptError):
@@ -51,9 +55,15 @@ def _common(errors: Iterable[Exception]) -> type[RemoteCkptError]:
 
 
 def recover(spool: Spool, publisher: Publisher, progress: Progress | None = None) -> Recovery:
-    """Publish what waits, oldest first.
+    """Publish the waiting checkpoints, oldest first.
 
-    A checkpoint that is refused for its own sake is passed over; a failure of the run ends it for all.
+    A checkpoint that is refused for its own sake is passed over. A failure of the run (see `Blame.RUN`) ends the
+    recovery; the rest waits in the spool. On return the spool's locks are released, after an error too. Repeating is
+    safe.
+
+    Raises:
+        StoreError: Something waits, and the run's server cannot be found out. Failures of single checkpoints are not
+            raised but returned.
     """
     recovery = Recovery()
     try:
@@ -66,17 +76,17 @@ def recover(spool: Spool, publisher: Publisher, progress: Progress | None = None
 
 
 def _is_published(entry: Entry, publisher: Publisher, progress: Progress | None, recovery: Recovery) -> bool:
-    """Publish one, and note how it went; return whether it makes sense to go on with the next."""
+    """Publish a checkpoint and record the outcome; return whether to go on with the next checkpoint."""
     url = publisher.location.url(entry.record.key)
     try:
         commit = publisher.publish(entry, TransferReport(), progress)
-    except Exception as exc:  # noqa: BLE001 - raised, or told, once the others had their turn
+    except Exception as exc:  # noqa: BLE001 - `Recovery.check` raises it after the others were tried
         recovery.failed[url] = exc
         damaged = isinstance(exc, CorruptCheckpointError)
         if damaged:
-            entry.drop()
+            entry.drop()  # no later attempt can succeed: the file on the local disk is damaged
         return damaged or blame(exc, publisher.committer) is not Blame.RUN
-    if commit.problem is not None:
+    if commit.problem is not None:  # committed, but the copy under the fixed name failed
         recovery.failed[publisher.location.url(entry.record.series)] = commit.problem
     recovery.done.append(commit.series.find(entry.record.id) or entry.record)
     return True

@@ -1,4 +1,4 @@
-"""A run: what is in it, how to get it back, and how to keep it tidy."""
+"""A run: list, load and verify checkpoints; add, prune and sweep them."""
 
 from __future__ import annotations
 
@@ -53,19 +53,22 @@ T = TypeVar("T")
 log = logging.getLogger("remote_ckpt")
 
 PATIENCE = 30.0
-"""Seconds that a reader waits for the manifest of a store that does not answer."""
+"""Seconds for which a reader waits for the manifest when the store does not answer."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `Run.verify` found of one checkpoint; `problem` is None when it is as recorded."""
+    """The result of `Run.verify` for a checkpoint; `problem` is None when the object is as recorded."""
 
     checkpoint: Checkpoint
     problem: str | None = None
 
 
 class Run:
-    """A URL prefix with one manifest. Reading needs only read access; nothing is sent before it is asked for."""
+    """A run: a URL prefix with a manifest.
+
+    Reading needs only read access. The constructor sends no request.
+    """
 
     def __init__(
         self,
@@ -81,12 +84,12 @@ class Run:
 
         Args:
             url: The run's prefix, or a filename template in it (which selects that series).
-            storage_options: Passed to fsspec; they win over those of a UPath.
-            cache_dir: Where downloads are kept; by default in the user's cache folder.
+            storage_options: Arguments of the filesystem, as for fsspec. They win over the options of a UPath.
+            cache_dir: The folder for downloads; by default in the user's cache folder.
             transfer: Tuning of transfers.
-            spool_dir: Where checkpoints wait that are not yet uploaded, see `Spool`.
-            signing_key: Signs the manifest, and refuses one that was not signed with it, see `signing`; by default
-                `REMOTE_CKPT_SIGNING_KEY`, if that is set.
+            spool_dir: The folder in which checkpoints wait for their upload, see `Spool`.
+            signing_key: The key that signs the manifest. A manifest that was not signed with this key is refused, see
+                `signing`. By default `REMOTE_CKPT_SIGNING_KEY`, if that is set.
 
         Raises:
             LocationError: The URL cannot be used.
@@ -121,58 +124,78 @@ class Run:
         return f"Run({self.url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what was given, for a copy or a pickle: the store is opened anew. A signing key is in no pickle."""
+        """Return the state for a copy or a pickle, without the open store: a copy opens a store on first use.
+
+        A pickle holds no signing key, see `Signer`.
+        """
         return {**vars(self), "_store": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
-        return copy.copy(self)  # what was given is never changed, and may hold what cannot be copied
+        # The options are never changed, so both may share them; and some hold objects that cannot be copied.
+        return copy.copy(self)
 
     # Reading
 
     def manifest(self) -> Manifest:
-        """Return the manifest as it is now; an empty one while the run holds nothing.
+        """Return the present manifest; an empty manifest while the run has none.
 
-        Of a long run it has only the recent past, with the best and the latest; `series` has it all.
+        The manifest of a long run holds only the recent records, the best and the latest; `series` holds all records.
 
         Raises:
-            ManifestError: It cannot be read, or its signature is not right.
+            ManifestError: The manifest cannot be read, or its signature is not right.
             StoreError: The store refused.
         """
         return self._committer(PATIENCE).load()
 
     @property
     def series(self) -> dict[str, Series]:
-        """The run's series by filename template, all their past included; with a template in the URL, that one alone.
+        """The run's series with all their records, by filename template; with a template in the URL, only this series.
 
         Raises:
-            ManifestError: The manifest, or older records that it speaks of, cannot be read.
+            ManifestError: The manifest, or a segment with older records, cannot be read.
             StoreError: The store refused.
         """
         return self._reading(lambda manifest: self._whole(self._chosen(manifest)))
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
-        """All checkpoints, in the order of their capture; those whose objects were found missing are marked so."""
+        """All checkpoints, in the order of their capture; `missing` is set where the object was found missing.
+
+        Raises: as `series`.
+        """
         records = [record for series in self.series.values() for record in series.checkpoints]
         return by_capture(records)
 
     @property
     def best(self) -> Checkpoint | None:
-        """The best checkpoint; None when there is none, or none has a score: then no one is the best."""
+        """The best checkpoint; None while the run has no checkpoint with a score.
+
+        Raises:
+            LocationError: The run's series are judged by different metrics. Name a series by its template in the URL.
+            ManifestError: The manifest cannot be read.
+            StoreError: The store refused.
+        """
         return next(iter(self._candidates("best", fallback=False)), None)
 
     @property
     def latest(self) -> Checkpoint | None:
-        """The checkpoint captured last, whenever it was committed; or None."""
+        """The checkpoint captured last, in whichever order the commits came; None while the run has no checkpoint.
+
+        Raises: as `manifest`.
+        """
         return next(iter(self._candidates("latest", fallback=False)), None)
 
     def find(self, which: Which = "best") -> Checkpoint:
-        """Return the checkpoint that `which` names: `"best"`, `"latest"`, an epoch (0-based int) or an id.
+        """Return a checkpoint by name: `"best"`, `"latest"`, an epoch (0-based int) or an id.
 
-        Of several of one epoch, the latest.
+        Of several checkpoints of the same epoch, the latest is returned. A checkpoint that is named by epoch or id is
+        returned even if its object is missing.
 
         Raises:
             NoCheckpointError: There is no such checkpoint.
+            LocationError: The best was asked for, and the run's series are judged by different metrics.
+            ManifestError: The manifest, or a segment with older records, cannot be read.
+            StoreError: The store refused.
         """
         found = next(self._candidates(which, fallback=False), None)
         if found is None:
@@ -180,21 +203,29 @@ class Run:
         return found
 
     def nothing(self, which: Which | None = None) -> NoCheckpointError:
-        """Return the error that says what is missing (None: any checkpoint), and where it may be. Looks once more."""
+        """Return (do not raise) the error for a checkpoint absent from the run, with a hint where to look.
+
+        Reads the manifest and the spool anew. With `which` None: the error for a run without any checkpoint.
+
+        Raises:
+            ManifestError: The manifest cannot be read.
+            StoreError: The store refused.
+        """
         manifest = self.manifest()
         chosen = self._chosen(manifest)
         left: list[str] = []
         if not any(one.checkpoints or one.segments for one in chosen.values()):
-            with contextlib.suppress(StoreError):  # it is another error's message
+            # The listing only adds to the message: its failure must not hide the error itself.
+            with contextlib.suppress(StoreError):
                 left = self.unnamed()
         told = no_checkpoint(self.location, manifest, len(self.pending()), which, len(left))
         return NoCheckpointError(told)
 
     def unnamed(self) -> list[str]:
-        """Return the keys of objects that look like this run's checkpoints and that its manifest has never named.
+        """Return the keys of objects like this run's checkpoints, but never named by the run's manifest.
 
-        With a filename template in the URL, of those that it may have named. At most `unnamed.MOST` objects are looked
-        at. A checkpoint that is being uploaded is among them until it is committed.
+        With a filename template in the URL: only keys that may have been made from this template. At most
+        `unnamed.MOST` objects are looked at. An object that was just uploaded is among them until its commit.
 
         Raises:
             ManifestError: The manifest cannot be read.
@@ -204,9 +235,9 @@ class Run:
         return sorted(one.key for objects in found.values() for one in objects)
 
     def inspect(self) -> dict[str, Series]:
-        """Return the run's series, with each record marked as missing whose object is not there now.
+        """Return the run's series as `series` does, with each record's `missing` as the store is now.
 
-        Lists the run; who may not list it gets the marks that the manifest has.
+        Lists the run. Without permission to list, the marks are those of `series`. Writes nothing.
 
         Raises: as `series`.
         """
@@ -214,7 +245,7 @@ class Run:
         found = self.series
         try:
             lost = presence.absent([record for one in found.values() for record in one.checkpoints])
-        except AccessDeniedError:
+        except AccessDeniedError:  # many readers may get objects and not list them
             return found
         there = {record.id for one in found.values() for record in one.checkpoints if record.missing} - lost
         return {
@@ -225,26 +256,29 @@ class Run:
     def pull(
         self, which: Which = "best", to: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
     ) -> Path:
-        """Bring a checkpoint to the local disk, verified against its digest.
+        """Download a checkpoint to the local disk, and verify the file against the recorded digest.
 
         Args:
             which: `"best"`, `"latest"`, an epoch (0-based int) or an id.
-            to: A file, which is replaced; or an existing folder, in which nothing is: the name comes from the bucket.
-                By default the file stays in the cache.
-            progress: Told of each range.
+            to: A file, which is replaced; or an existing folder, in which nothing is replaced, because the name comes
+                from the bucket. By default the file stays in the cache.
+            progress: Called with the bytes of each range.
 
         Returns:
-            The file. In the cache it must not be changed, and is sure to stay for ten minutes only: open it soon, or
-            name a file of your own by `to`.
+            The path of the file. A file in the cache must not be changed, and is sure to stay there for ten minutes
+            only: open it soon, or name a file of your own by `to`.
 
         Raises:
             NoCheckpointError: There is no such checkpoint.
-            CorruptCheckpointError: None that would do is intact.
-            LocationError: The folder holds another file of the checkpoint's name.
+            CorruptCheckpointError: The checkpoint, and each that could take its place, is missing or damaged.
+            LocationError: The folder holds another file of the checkpoint's name; or as for `find`.
+            ManifestError: The manifest, or a segment with older records, cannot be read.
+            StoreError: The store refused.
         """
         checkpoint, held = self.intact(which, progress)
         with held:
             if to is None:
+                # The lock ends with this block. The promise keeps other processes from trimming the file for a while.
                 held.use(promise=PROMISE)
                 return held.path
             return give(held.path, Path(to).expanduser(), checkpoint)
@@ -264,9 +298,11 @@ class Run:
     ) -> Checkpoint | Restored:
         """Load a checkpoint into a Keras model of the same architecture, with the state of all its optimizers.
 
-        Every array of the checkpoint and every weight of the model is accounted for before anything is assigned. A
-        best (or latest) that is missing or corrupt is passed over with a warning, and the one before it is loaded. An
-        optimizer whose state does not fit is left as it is, and one warning gives the reason.
+        Every array of the checkpoint and every weight of the model is accounted for before anything is assigned. A best
+        (or latest) that is missing, or differs from its digest, is passed over with a warning, and the next best (or
+        the latest before it) is loaded. An optimizer whose state does not fit keeps its present values, and one warning
+        gives the reason. A model with a `load_weights` of its own loads the file by that method: then `strict` and
+        `optimizer` have no effect. For the training thread.
 
         Args:
             model: Built: called once on data, or begun with an `Input`.
@@ -279,9 +315,13 @@ class Run:
 
         Raises:
             NoCheckpointError: There is no such checkpoint.
-            CorruptCheckpointError: None that would do is intact; the model is untouched.
+            CorruptCheckpointError: No intact checkpoint is left to load, or the file is not safe to load. The model's
+                weights are as they were, with one exception, see `load_into`.
             ArchitectureError: The model lacks weights that the checkpoint has, or the reverse; with `strict=False`,
-                nothing fits. The model is as it was. It is a `ValueError`.
+                nothing fits. The model's weights are as they were. It is a `ValueError`.
+            LocationError: As for `find`.
+            ManifestError: The manifest, or a segment with older records, cannot be read.
+            StoreError: The store refused.
         """
         from remote_ckpt.run.loading import restore
 
@@ -289,7 +329,15 @@ class Run:
         return restored.checkpoint if strict else restored
 
     def watch(self, poll: float = 10.0) -> Iterator[Checkpoint]:
-        """Yield the best checkpoint, then each new best, forever; looks every `poll` seconds."""
+        """Yield the best checkpoint, then each new best, forever.
+
+        The calling thread sleeps between two looks at the manifest. An error ends the iteration.
+
+        Args:
+            poll: Seconds between two looks.
+
+        Raises: as `best`.
+        """
         seen: str | None = None
         while True:
             best = self.best
@@ -299,7 +347,16 @@ class Run:
             time.sleep(poll)
 
     def verify(self, which: Which | None = None, *, progress: Progress | None = None) -> Iterator[Verdict]:
-        """Download checkpoints and compare them with what was recorded; all of them, or the one that `which` names."""
+        """Download checkpoints, compare each with its recorded digest, and yield the verdicts.
+
+        Nothing is kept on the disk, and the cache is not used as a source.
+
+        Args:
+            which: As for `find`; None for all checkpoints, missing ones included.
+            progress: Called with the bytes of each range.
+
+        Raises: as `series` and `find`.
+        """
         for checkpoint in self.checkpoints if which is None else [self.find(which)]:
             try:
                 self._cache.verify(checkpoint, self.store, progress)
@@ -322,8 +379,8 @@ class Run:
 
         Args:
             template: Filename template, relative to the run.
-            monitor: The metric that decides.
-            mode: `"min"`, `"max"`, or `"auto"` to go by the words of the metric's name, see `metric_names`.
+            monitor: The metric that decides which checkpoint is the best.
+            mode: `"min"`, `"max"`, or `"auto"`: the words of the metric's name decide, see `metric_names`.
             **options: See `writer.SeriesOptions`: `save_best_only`, `keep_best`, `keep_last`, `threshold`, `on_error`;
                 and `spool_limit` in bytes.
 
@@ -331,7 +388,7 @@ class Run:
             LocationError: The template cannot be used.
             DirectionError: The mode is "auto", and the words of the name decide nothing.
             ValueError: The mode is none of these.
-            ManifestError: What is there is not a manifest we can read.
+            ManifestError: The manifest cannot be read.
             StoreError: The store cannot be read.
         """
         from remote_ckpt.writer import SeriesOptions, Writer
@@ -361,29 +418,32 @@ class Run:
         logs: Mapping[str, float] | None = None,
         progress: Progress | None = None,
     ) -> Checkpoint:
-        """Make a file that exists already a checkpoint of the run; the best, if its score is.
+        """Publish an existing file as a checkpoint of the run; the best, if the score beats all others.
 
-        It joins the series that the URL names by its template, else the one of its kind; where there is none, one
-        called `pushed-{epoch:02d}` is begun. When the file was written counts as the time of its capture, so an old
-        one does not become the latest, and retention counts it among the old ones. Nothing is overwritten, and
-        nothing is pruned. Repeating changes nothing, and goes on where an upload broke off.
+        The file joins the series of the URL's filename template. Without a template in the URL, it joins the run's
+        series with the same suffix, or begins a series called `pushed-{epoch:02d}`. The time at which the file was
+        written counts as its capture, so an old file does not become the latest, and retention counts it among the old
+        checkpoints. Nothing is overwritten, and nothing is pruned. A push that broke off goes on when it is repeated.
+        Repeating a push that succeeded changes nothing while the manifest itself holds the record; once the record has
+        moved to a segment, the file is published again.
 
         Args:
-            path: A `.weights.h5`, `.keras` or `.h5` file; it is copied, and must not change meanwhile.
-            score: What it reached.
-            epoch: 0-based; by default the one after the checkpoint that was captured last before the file was written.
-            monitor: The metric that the score is of; by default the one that the run is judged by, else `val_loss`.
-            mode: `"min"`, `"max"`, or `"auto"`: as the run has it, or as the metric's name says.
+            path: A `.weights.h5`, `.keras` or `.h5` file. It is copied, and must not change meanwhile.
+            score: The value of the monitored metric.
+            epoch: 0-based; by default the epoch after that of the checkpoint that was captured last before the file was
+                written.
+            monitor: The metric of the score; by default the metric by which the run is judged, else `val_loss`.
+            mode: `"min"`, `"max"`, or `"auto"`: the run decides, or else the metric's name.
             logs: Other metrics, for the filename template and the record.
-            progress: Told of each part.
+            progress: Called with the bytes of each part.
 
         Raises:
             CorruptCheckpointError: The file is damaged, not safe to load, or changed meanwhile.
             DirectionError: The mode is "auto", and neither the run nor the words of the name decide.
             ValueError: The mode is none of these, or the score is no number.
-            LocationError: It is no such file; or the run has several series that it could join, or judges by another
-                metric.
-            ManifestError: The manifest cannot be read, or not be written without its key.
+            LocationError: There is no such file, or its suffix is not a checkpoint's; or the run has several series
+                that the file could join, or judges by another metric.
+            ManifestError: The manifest cannot be read, or cannot be written without its signing key.
             StoreError: The store refused. The checkpoint waits in the spool: push again, or `recover`.
         """
         from remote_ckpt.run.push import Facts, push
@@ -405,26 +465,27 @@ class Run:
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> list[Checkpoint]:
-        """Record what lies in the run and its manifest does not name: after the manifest was lost, or put back too old.
+        """Add checkpoints to the manifest from the run's objects, after the manifest was lost or put back too old.
 
-        Segments of older records give whole records. Of all else the object is read: its size and digests are what they
-        are, its epoch comes from its name, and it has no score. With a filename template in the URL, objects that it
-        may have named are recorded under it; without one, a template is guessed from their names. What the manifest
-        names is left as it is, and no object is changed. Repeating changes nothing.
+        Segments hold whole records of older checkpoints. Every other object is downloaded for its size and digests; its
+        epoch comes from its name, and it gets no score. With a filename template in the URL, objects whose names may
+        have been made from the template are recorded under this template. Without one, templates are guessed from the
+        names. Records that are in the manifest stay, except those that an earlier rebuild put under a guessed template:
+        they move to the right one. No object is changed. Repeating changes nothing.
 
         Args:
-            monitor: What the scores of the segments' records are of, where several logs could be it.
-            mode: `"min"`, `"max"`, or `"auto"`: as the metric's name says.
-            dry_run: Only return what would be recorded; objects are read all the same.
+            monitor: The metric of the scores in the segments' records, needed where several logs could be it.
+            mode: `"min"`, `"max"`, or `"auto"`: the metric's name decides.
+            dry_run: Only return the records, and write nothing; objects are downloaded all the same.
             progress: Called with the bytes of each range.
 
         Returns:
-            What was recorded, in the order of its capture; nothing if the manifest names all.
+            The added records, in the order of their capture; empty if the manifest names everything.
 
         Raises:
-            ValueError: The mode is none of these, or is not known of the metric's name.
-            ManifestError: There is a manifest that cannot be read: move it away first. Or several logs could be what
-                the scores are of.
+            ValueError: The mode is none of these, or cannot be inferred from the metric's name.
+            ManifestError: There is a manifest that cannot be read: move it away first. Or several logs could be the
+                metric of the scores.
             StoreError: The store refused.
         """
         from remote_ckpt.run.rebuilding import Judge, rebuild
@@ -437,37 +498,63 @@ class Run:
     ) -> list[Checkpoint]:
         """Delete checkpoints beyond the rules; the best and the latest of each series always stay.
 
+        Records that are marked as missing stay too. The records are removed by one commit, then the objects are
+        deleted. After an error in between, objects are left that no manifest names: `sweep` deletes them.
+
+        Args:
+            keep_best: How many of the best of each series to keep; None leaves the choice to `keep_last`.
+            keep_last: How many of the latest of each series to keep; None leaves the choice to `keep_best`. With both
+                None nothing is deleted.
+            dry_run: Only return the records, and change nothing.
+
         Returns:
-            What was deleted, or would be.
+            The records that were removed, or with `dry_run` would be.
+
+        Raises:
+            CommitConflictError: Other writers won every round.
+            ManifestError: The manifest, or a segment with older records, cannot be read.
+            StoreError: The store refused.
         """
         gone: list[Checkpoint] = []
 
         def change(manifest: Manifest) -> Manifest:
-            gone.clear()
+            gone.clear()  # called once for each round: another writer's commit made the last round's result void
             changed = manifest
             for template, series in self._whole(self._chosen(manifest)).items():
                 pruned, lost = series.pruned(keep_best, keep_last)
                 if lost:
                     gone.extend(lost)
                     changed = changed.with_series(template, pruned)
-            return manifest if dry_run else changed
+            return manifest if dry_run else changed  # the same object back: nothing is written
 
         committer = self._committer()
         manifest = committer.change(change)
         if not dry_run:
+            # After the commit: readers of the new manifest never ask for these objects, and a crash here leaves
+            # orphans.
             delete_pruned(committer, manifest, gone)
         return gone
 
     def sweep(self, older_than: timedelta = ORPHAN_AGE, *, dry_run: bool = False) -> list[str]:
-        """Delete what nothing names any more, and this run's unfinished uploads.
+        """Delete the run's orphans, and abort the run's unfinished uploads.
 
-        That is what lies under the hidden folder, and objects that the manifest has named once: who is killed between
-        pruning and deleting leaves them. Only what is older than `older_than`. What no manifest ever named, beside the
-        manifest, is left alone, whoever put it there; so is everything where there is no manifest, and an unfinished
-        upload to a key that no series of the run can have. The manifest is read again before each deletion.
+        Orphans are named by neither the manifest nor a segment, and either lie in the hidden folder (the spool of a
+        local run excepted) or were named once: a process that is killed between pruning and deleting leaves them. An
+        object outside the hidden folder that the manifest never named is left alone, whoever put it there. Without a
+        manifest that names a series no object is deleted; unfinished uploads are aborted all the same. An unfinished
+        upload to a key that no series of the run can have goes on. The manifest is read again before each deletion of
+        an object.
+
+        Args:
+            older_than: Objects must be older than this, and for an unfinished upload nothing sent for so long.
+            dry_run: Only return the keys, and change nothing.
 
         Returns:
-            The keys that were deleted, or would be.
+            The keys that were deleted or whose uploads were aborted; with `dry_run` those that would be.
+
+        Raises:
+            ManifestError: The manifest, or a segment, cannot be read. Nothing more is deleted.
+            StoreError: The store refused.
         """
         committer = self._committer()
         waiting = {entry.record.series for entry in self.pending()}
@@ -477,34 +564,52 @@ class Run:
         )
 
     def pending(self) -> list[Entry]:
-        """Return what waits in this machine's spool for this run, on the server that it is on."""
+        """Return the checkpoints in this machine's spool for this run and this server.
+
+        Checkpoints without a recorded server are among them.
+
+        Raises:
+            StoreError: Something waits, and the run's server cannot be found out.
+        """
         return self._spool().waiting()
 
     def elsewhere(self) -> list[str]:
-        """Return sentences about what waits in this machine's spool under this URL for other servers."""
+        """Return sentences about checkpoints in this machine's spool under this URL for other servers.
+
+        Checkpoints without a recorded server are counted too, unless the run can have only one server.
+
+        Raises: as `pending`.
+        """
         return elsewhere.sentences(self._spool())
 
     def recover(self, *, progress: Progress | None = None) -> list[Checkpoint]:
-        """Upload and commit what dead processes left in this machine's spool; what living ones have stays theirs.
+        """Upload and commit the checkpoints of dead processes in this machine's spool.
 
-        What was sealed for another server under the same URL stays where it is. What an earlier version sealed, which
-        did not note the server, is uploaded to this one.
+        The checkpoints of living processes stay theirs. A checkpoint sealed for another server under the same URL stays
+        in the spool. A checkpoint without a recorded server, as earlier versions sealed them, is uploaded to this
+        server.
 
         Returns:
             The checkpoints that are in the bucket now.
 
         Raises:
-            StoreError: The store refused one of them, or all; what was not uploaded is still in the spool.
-            CorruptCheckpointError: What waited was damaged on the local disk, and was dropped.
-            SaveFailedError: Several failed, for different reasons. Each is named, whatever the class; the others are
-                uploaded, unless the run itself cannot be written to.
+            StoreError: The store refused a checkpoint, or all. A checkpoint that was not uploaded is still in the
+                spool.
+            CorruptCheckpointError: A checkpoint was damaged on the local disk, and was dropped.
+            SaveFailedError: Several checkpoints failed, for different reasons.
+            RemoteCkptError: Any other failure, as an error of its own class. A message about several failures names
+                each URL. The other checkpoints are uploaded, unless the run itself cannot be written to.
         """
         recovery = self.recovery(progress=progress)
         recovery.check()
         return recovery.done
 
     def recovery(self, *, progress: Progress | None = None) -> Recovery:
-        """Do what `recover` does, and return how it went instead of raising what failed."""
+        """Do the same as `recover`, but return failures in a `Recovery` instead of raising them.
+
+        Raises:
+            StoreError: Something waits, and the run's server cannot be found out.
+        """
         publisher = Publisher(self.store, self.location, self._committer())
         return recover(self._spool(), publisher, progress)
 
@@ -523,16 +628,20 @@ class Run:
         return self._looked_for({name: self._archive.whole(name, series) for name, series in chosen.items()})
 
     def _looked_for(self, chosen: dict[str, Series]) -> dict[str, Series]:
-        """Return series in which what was missing counts again if it is there; looks only where any is marked."""
+        """Return the series with missing records unmarked if found; ask the store only about marked records."""
         presence = Presence(self.store.within(PATIENCE))
         return {name: presence.looked_for(series) for name, series in chosen.items()}
 
     def _reading(self, use: Callable[[Manifest], T]) -> T:
-        """Return what `use` makes of the manifest, see `Committer.reading`."""
+        """Return `use(manifest)`, see `Committer.reading`."""
         return self._committer(PATIENCE).reading(use)
 
     def _candidates(self, which: Which, *, fallback: bool = True) -> Iterator[Checkpoint]:
-        """Yield the checkpoints that would do, the wanted one first; older records are read when it comes to them."""
+        """Yield the wanted checkpoint, then with `fallback` the others in the order of preference.
+
+        There is a fallback only for the best and the latest. Segments are read only when the fallback is reached, or
+        for an epoch or an id.
+        """
         if which not in ("best", "latest"):
             found = [record for one in self.series.values() if (record := one.find(which))]
             yield from by_capture(found)[-1:]
@@ -544,10 +653,22 @@ class Run:
         if fallback and any(one.checkpoints for one in chosen.values()):
             records = [record for one in self.series.values() for record in one.checkpoints if record.id != _id(first)]
             ordered = _ordered(which, chosen, records)
-            yield from sorted(ordered, key=lambda record: record.missing)  # who asks for them gets the reason
+            # Missing ones last: the attempt to open one raises the reason.
+            yield from sorted(ordered, key=lambda record: record.missing)
 
     def intact(self, which: Which, progress: Progress | None = None) -> tuple[Checkpoint, CachedFile]:
-        """Return the wanted checkpoint, downloaded and verified; else the next that would do, with a warning."""
+        """Download and verify the wanted checkpoint; return record and locked cache file.
+
+        Of the best and the latest, a checkpoint that is missing or damaged is passed over with a warning, for the next
+        in order. The caller closes the file.
+
+        Raises:
+            NoCheckpointError: There is no such checkpoint.
+            CorruptCheckpointError: No candidate is intact.
+            LocationError: As for `find`.
+            ManifestError: The manifest, or a segment with older records, cannot be read.
+            StoreError: The store refused.
+        """
         problem: RemoteCkptError | None = None
         passed: set[str] = set()
         again = True
@@ -562,7 +683,9 @@ class Run:
                 except CorruptCheckpointError as exc:
                     problem = exc
                 passed.add(checkpoint.id)
-                if again:  # a writer may have pruned it meanwhile: then the manifest names another one by now
+                # A writer may have pruned the checkpoint after this process read the manifest. Then the manifest names
+                # another best by now: read it again, once for each checkpoint that was first choice.
+                if again:
                     break
                 log.warning("Passing over epoch %d: %s", checkpoint.epoch + 1, problem)
         if problem is None:
@@ -573,9 +696,13 @@ class Run:
 
 
 def _ordered(which: Which, series: Mapping[str, Series], records: list[Checkpoint]) -> list[Checkpoint]:
-    """Return the records with the better, or the later, ones first; without a score none is better than another.
+    """Return the records in the order of preference: best first, or latest first.
 
-    To have a best, series must be judged alike; one in which nothing has a score counts for nothing.
+    For the best, records without a score are left out, and all series that have a best must be judged by the same
+    metric and direction.
+
+    Raises:
+        LocationError: Two series are judged differently.
     """
     if which == "latest":
         return by_capture(records)[::-1]

@@ -1,4 +1,4 @@
-"""Objects that look like a run's checkpoints, and that its manifest has never named: what a lost manifest leaves."""
+"""Find the objects left by a lost manifest: like a run's checkpoints, and never named by the run's manifest."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from remote_ckpt.run.naming import Naming, guesses, is_guess
 from remote_ckpt.stores.base import ObjectInfo, ObjectStore
 
 MOST = 1000
-"""Objects that are looked at: one request."""
+"""The most objects that are looked at: one request."""
 
 
 def unnamed(
     store: ObjectStore, location: Location, manifest: Manifest, *, most: int = MOST
 ) -> dict[str, list[ObjectInfo]]:
-    """Return objects that no manifest names, by the template that has named them; sorted by their keys.
+    """Return objects never named by the manifest, by template; sorted by their keys.
 
-    With a template in the location, those that it may have named, and no others: people keep other files beside a run.
-    Without one, those whose names have a number, by a template that is guessed; not what belongs to a run below.
+    With a template in the location: only objects whose names the template may have made, because people keep other
+    files beside a run. Without a template: objects whose names have a number, by guessed templates; objects of another
+    run in a folder below are left out.
 
     Args:
-        store: The run's.
+        store: The run's store.
         location: The run, perhaps with a template.
-        manifest: As it is now; what it has named once and pruned is none of these.
+        manifest: The present manifest. Objects that it named once and pruned are left out.
         most: How many objects to look at.
 
     Raises:
@@ -34,7 +35,7 @@ def unnamed(
     """
     template = None if location.template is None else Template(location.template)
     naming = None if template is None else Naming.of(template)
-    if template is not None:  # a template that was guessed gives way to the true one
+    if template is not None:  # objects recorded under a guessed template are returned, to be recorded under this one
         known = {name: one for name, one in manifest.series.items() if not is_guess(name) or name == template.text}
         manifest = manifest.model_copy(update={"series": known})
     found = {one.key: one for one in islice(store.scan(naming.prefix if naming else ""), most)}

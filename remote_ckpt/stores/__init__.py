@@ -1,4 +1,4 @@
-"""Object stores: local folders, S3, GCS, and whatever else fsspec reaches."""
+"""Object stores: local folders, S3, GCS, and the other filesystems of fsspec."""
 
 from remote_ckpt.stores.base import (
     BLOCK,

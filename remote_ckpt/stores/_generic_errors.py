@@ -1,4 +1,4 @@
-"""Errors of filesystems that have no adapter of their own, in our words."""
+"""Translation of the errors of any fsspec filesystem into our errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ _BY_STATUS: dict[int, type[StoreError]] = {
 
 
 def translate(error: Exception, doing: str, url: str) -> StoreError:
-    """Return our error for one of fsspec's, an adapter's or a client library's."""
+    """Return our error for an error of fsspec, of a filesystem or of a client library.
+
+    Args:
+        error: The foreign error.
+        doing: A verb for the message, such as "write".
+        url: The object's URL for the message.
+    """
     error = _behind(error)
     head = f"Cannot {doing} {url}: "
     reason = redact(f"{type(error).__name__}: {error}")
@@ -43,7 +49,11 @@ def translate(error: Exception, doing: str, url: str) -> StoreError:
 
 
 def _behind(error: Exception) -> Exception:
-    """Return what really went wrong: fsspec's HTTP calls everything "not found", also that there is no network."""
+    """Return the true cause of a `FileNotFoundError` from fsspec's HTTP filesystem, else the error itself.
+
+    `HTTPFileSystem._info` raises `FileNotFoundError` for every failure, also for 403 and for a network that is down.
+    Read as "not found", these would pass for an empty run.
+    """
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
         return error
@@ -55,7 +65,7 @@ def _behind(error: Exception) -> Exception:
 
 @contextmanager
 def translated(doing: str, url: str) -> Iterator[None]:
-    """Turn whatever is raised inside into ours; ours pass unchanged, and so does what is not an `Exception`."""
+    """Raise our error instead of a foreign `Exception` from the block; our own, and `BaseException`, pass unchanged."""
     try:
         yield
     except RemoteCkptError:

@@ -1,4 +1,4 @@
-"""Errors of the operating system, and of filesystems that speak through them, in our words."""
+"""Translation of the operating system's errors, also when an fsspec filesystem raises them, into our errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ _IMPOSSIBLE = {errno.ENAMETOOLONG, errno.EFBIG, errno.EINVAL, errno.EISDIR, errn
 
 
 def translate(error: OSError, doing: str, url: str) -> StoreError:
-    """Return our error for one of the operating system's; `doing` is a verb such as "write"."""
+    """Return our error for an `OSError`.
+
+    Args:
+        error: The operating system's error. Some filesystems raise subclasses without an `errno`.
+        doing: A verb for the message, such as "write".
+        url: The object's URL for the message.
+    """
     head = f"Cannot {doing} {url}: "
     reason = error.strerror or str(error) or type(error).__name__
     code = error.errno
@@ -45,10 +51,10 @@ def translate(error: OSError, doing: str, url: str) -> StoreError:
 
 @contextmanager
 def translated(doing: str, url: str) -> Iterator[None]:
-    """Turn an `OSError` raised inside into ours; ours pass unchanged."""
+    """Raise our error instead of an `OSError` from the block; our own errors and all others pass unchanged."""
     try:
         yield
-    except RemoteCkptError:
+    except RemoteCkptError:  # some of ours are an `OSError` too (`ObjectNotFoundError`): do not translate them twice
         raise
     except OSError as exc:
         raise translate(exc, doing, url) from exc

@@ -1,4 +1,4 @@
-"""Runs on plain web servers (`http://`, `https://`), with what fsspec leaves to whoever uses it."""
+"""Settings and key quoting for runs on plain web servers (`http://`, `https://`); fsspec leaves both to its user."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ PROTOCOLS = ("http", "https")
 
 
 def careful(root: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a run's URL and its filesystem's arguments, so that nothing is unpacked, endless, or tells a secret.
+    """Return a run's URL without credentials, and safe arguments for the filesystem.
 
-    A user, password or token in the URL becomes what it would be sent as, or fsspec would name it in errors and logs.
+    With these arguments answers are not decompressed and bodies read as a whole have a limit (`BoundedResponse`). A
+    user, password or token before the host moves from the URL into an `Authorization` header: fsspec would write the
+    URL into errors and logs. The user's own `client_kwargs` win over ours.
     """
     configured = conf.get(root.partition("://")[0], {})
     given = {**(configured.get("client_kwargs") or {}), **(options.get("client_kwargs") or {})}
@@ -32,10 +34,10 @@ def careful(root: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def quoted(key: str) -> str:
-    """Return a key as part of a URL: `#`, `?`, `%2e` in it are characters of its name."""
+    """Return a key quoted for a URL: `#`, `?` and `%2e` are plain characters of the key."""
     return quote(key, safe="/")
 
 
 def unquoted(name: str) -> str:
-    """Return the key that a listing's link names."""
+    """Return the key of a link in a listing."""
     return unquote(name)

@@ -1,8 +1,9 @@
-"""What an object store is to this package: a dozen verbs over one run's keys.
+"""The interface of an object store: about a dozen verbs on the objects of a run.
 
-Adapters (`local`, `generic`, `s3`, `gcs`) implement `ObjectStore`; wrappers (`retrying`, and in
-`remote_ckpt.testing` the stores that misbehave on purpose) implement it too, around another one. Every verb
-translates foreign errors into ours, exactly once; none but `upload` and `fetch` retries by itself.
+Adapters (`local`, `generic`, `s3`, `gcs`) implement `ObjectStore`. Wrappers implement it too, around another store:
+`retrying`, and in `remote_ckpt.testing` the stores that misbehave on purpose. Every verb of an adapter translates
+foreign errors into ours, exactly once. Of the adapters' verbs only `upload` and `fetch` retry (in S3 and GCS);
+`retrying` repeats all verbs.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ Version = NewType("Version", str)
 """Opaque token of an object's state: an ETag, a generation, a digest. Equal tokens mean equal bytes."""
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes just done, from whichever thread did them; must return at once and never raise."""
+"""Called with the number of bytes just moved, on the thread that moved them; must return at once and never raise."""
 
 MIB = 1 << 20
 BLOCK = 8 * MIB
 
 MOST_LISTED = 1_000_000
-"""Objects that `ObjectStore.find` looks at; S3 lists them in a thousand requests."""
+"""The most objects that `ObjectStore.find` lists; S3 lists a million in a thousand requests."""
 
 
 class Expect(enum.Enum):
-    """What a write expects to find, where it is not a particular version."""
+    """The expected state of an object before a write, where no particular version is expected."""
 
     ANYTHING = "anything"
     ABSENT = "absent"
@@ -41,16 +42,17 @@ class Expect(enum.Enum):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a store knows about one object.
+    """Properties of an object, as the store reports them.
 
     Attributes:
         key: Relative to the run.
         size: Bytes.
-        version: The object's state.
+        version: The object's state. `scan` and `stat` may give different tokens for the same state (small objects of
+            local folders and of fsspec's filesystems): compare only versions from the same verb.
         crc32c: Of the whole object, base64 of the four big-endian bytes as S3 and GCS write it; None where unknown.
-        modified: When it was written, by the store's clock; None where unknown. S3 dates an object that was
-            sent in parts by the beginning of its upload.
-        owner: The `owner` that was given to the upload that made it; None where unknown, and in listings.
+        modified: When the object was written, by the store's clock; None where unknown. For an object sent in parts
+            S3 reports the time at which the upload began.
+        owner: The `owner` given to the upload that made the object; None where unknown, and in S3's listings.
     """
 
     key: str
@@ -63,17 +65,18 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a store really does, found by trying it (`ObjectStore.probe`).
+    """Capabilities of a store; `ObjectStore.probe` tests them where servers differ.
 
     Attributes:
         create_only: `write(expect=ABSENT)` is refused when the key is taken.
         compare_and_swap: `write(expect=version)` succeeds with the right version and is refused with a stale one.
         create_only_upload: `upload` of a file large enough for several parts never overwrites.
         range_copy: Parts can be copied inside the store.
-        conditional_delete: `delete_exactly` is refused when the object is no longer the one that was seen; elsewhere it
-            is looked at just before.
-        owners: An upload tells an equal object of another owner from its own; elsewhere equal bytes pass for its own.
-        notes: Sentences for the user about what is missing and what it means.
+        conditional_delete: The store itself refuses `delete_exactly` when the object has changed; where False,
+            `delete_exactly` compares with `stat` just before the deletion.
+        owners: An upload distinguishes its own object from another owner's object with equal bytes; where False, any
+            object with equal bytes counts as its own.
+        notes: Sentences for the user: which capability is missing, and what follows.
     """
 
     create_only: bool = True
@@ -86,20 +89,20 @@ class Capabilities:
 
     @property
     def many_writers(self) -> bool:
-        """Whether several processes may write to one run."""
+        """Whether several processes may write to the same run."""
         return self.create_only and self.compare_and_swap
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Tuning of uploads and downloads; what is None adapts to the size and the link.
+    """Tuning of uploads and downloads; `part_size` and `concurrency` adapt to the size and the link when None.
 
     Attributes:
         part_size: Bytes of one part.
         concurrency: How many parts are under way at once.
         memory: Bytes that the parts under way may hold together.
-        deadline: Seconds after which a transfer, or one of its requests, is no longer tried again.
-        max_bandwidth: Bytes per second, for people who share the link with their data loader; None is unlimited.
+        deadline: Seconds after which a transfer, or a request of it, is no longer tried again.
+        max_bandwidth: Bytes per second, for a link shared with the data loader; None is unlimited.
     """
 
     part_size: int | None = None
@@ -116,14 +119,14 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Digests:
-    """Checksums of a local file, computed once while it was sealed.
+    """Checksums of a local file, computed when the file was sealed.
 
     Attributes:
         size: Bytes.
         sha256: Hexadecimal.
         crc32c: Base64 of the four big-endian bytes.
-        blocks: Hexadecimal XXH3-128 of the file's consecutive blocks of `BLOCK` bytes (the last one shorter), for
-            finding what an earlier object already holds; empty when they were not computed.
+        blocks: Hexadecimal XXH3-64 of the file's consecutive blocks of `BLOCK` bytes (the last may be shorter), to
+            find equal blocks in an earlier object; empty when not computed.
     """
 
     size: int
@@ -134,7 +137,7 @@ class Digests:
 
 @dataclass(frozen=True)
 class Base:
-    """An object of the same run whose equal ranges may be copied inside the store instead of being sent.
+    """An earlier object of the same run: an upload may copy equal ranges from there inside the store, not send them.
 
     A base that has vanished or changed costs time, never correctness.
     """
@@ -144,45 +147,48 @@ class Base:
 
 
 class Journal(Protocol):
-    """Where an upload notes what a later process needs to resume it; lives beside the spool entry."""
+    """State of an unfinished upload, saved for a later process to resume the upload; stored beside the spool entry."""
 
     def load(self) -> dict[str, Any]:
-        """Return what was saved last; empty at first."""
+        """Return the state saved last; empty at first."""
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the notes, durably, before the next request is made."""
+        """Replace the saved state durably: the upload makes its next request only after the return."""
 
 
 @dataclass
 class MemoryJournal:
-    """A journal for uploads that nobody will resume."""
+    """A journal in memory, for uploads without a later process to resume them."""
 
     state: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> dict[str, Any]:
-        """Return what was saved last; empty at first."""
+        """Return a copy of the state saved last; empty at first."""
         return dict(self.state)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the notes."""
+        """Replace the saved state."""
         self.state = dict(state)
 
 
 class Landing(Protocol):
-    """Knows which bytes of a download are there: so that a later one fetches only the rest, and to follow them."""
+    """Progress of a download on the local disk: the byte ranges already written to the target.
+
+    With it a later download fetches only the missing ranges, and a digest can be computed while the bytes arrive.
+    """
 
     def missing(self, version: Version) -> list[Span]:
-        """Return, in order, the ranges that the target does not hold of this very version.
+        """Return, in order, the ranges of `version` still missing in the target.
 
-        Asked before the first range of a round is fetched, from a thread that may wait for the disk. What the target
-        holds of another version is forgotten by it.
+        Called at the beginning of each round, before any range is fetched, on a thread that may wait for the disk.
+        Bytes of another version in the target are discarded.
 
         Raises:
             OSError: The local disk refused.
         """
 
     def landed(self, start: int, end: int) -> None:
-        """Take note that bytes [start, end) have been written and will not change, from whichever thread wrote them.
+        """Count bytes [start, end) as written for good; called after the write, on the thread of the write.
 
         Raises:
             OSError: The local disk refused.
@@ -191,11 +197,11 @@ class Landing(Protocol):
 
 @dataclass
 class TransferReport:
-    """How an upload went; counted by the store while it works.
+    """Counters of an upload, updated by the store while the upload runs.
 
     Attributes:
         sent: Bytes that crossed the network, repeated parts included.
-        reused: Bytes that were copied inside the store or found there.
+        reused: Bytes that were copied or linked inside the store, or found there.
         retries: Requests that were made again.
     """
 
@@ -205,12 +211,13 @@ class TransferReport:
 
 
 class ObjectStore(ABC):
-    """The objects under one run's prefix. Safe to use from several threads; not across a fork.
+    """The objects under the prefix of a run. Stores may be used from several threads, not across a fork.
 
     Keys are relative to the run, validated by the caller (`location.validate_key`).
 
-    Every verb may raise, beside what it names: `TransientError` (try again later), `CredentialsExpiredError` (call
-    `reconnect`, then once more), `AccessDeniedError`, `BucketNotFoundError`, `InvalidRequestError`.
+    Every verb may raise, beside the errors in its own docstring: `TransientError` (try again later),
+    `CredentialsExpiredError` (call `reconnect`, then try once more), `AccessDeniedError`, `BucketNotFoundError`,
+    `InvalidRequestError`; verbs that write also `StoreFullError`.
     """
 
     url: str
@@ -218,9 +225,10 @@ class ObjectStore(ABC):
 
     @property
     def server(self) -> str:
-        """The service as its own client resolved it, for telling places apart; never with a secret. Nothing is sent.
+        """Name of the service, as resolved by the service's client; never contains a secret.
 
-        Empty where there is only one: this machine's disks, this process's memory.
+        With this name the spool keeps runs apart that have equal URLs on different servers. No request goes to the
+        service. Empty for this machine's disks, this process's memory, and where the settings name no server.
 
         Raises:
             StoreError: The client cannot be made with these settings.
@@ -238,16 +246,18 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
-        """Write a small object in one request; readers see the old bytes or the new.
+        """Write a small object; readers see the old bytes or the new, never a mixture.
 
         Raises:
-            PreconditionFailedError: The object is not as expected; nothing was written.
-            OutcomeUnknownError: The answer was lost; it may have been written. Never tried again by the store.
+            PreconditionFailedError: The object is not as expected. Nothing was written, unless the client library
+                repeated the request after a lost answer: then the object may hold `data`.
+            OutcomeUnknownError: The answer was lost; the object may hold `data`. No store repeats a conditional write
+                after this error: only the caller can recognise its own write, by reading the object.
         """
 
     @abstractmethod
     def stat(self, key: str) -> ObjectInfo:
-        """Return what the store knows about an object, never from a cache.
+        """Return the properties of an object, never from a cache.
 
         Raises:
             ObjectNotFoundError: No such key.
@@ -269,22 +279,25 @@ class ObjectStore(ABC):
         """Create an object from a local file, whole or not at all; never overwrite.
 
         Parts are tried again within the store's `Transfer.deadline`. The result's size and checksum have been compared
-        with `digests`. A lost answer is resolved by looking: an object with these very digests counts as ours, if it
-        has this owner too (`Capabilities.owners`): an equal one of another owner is deleted when that one wants. After
-        an error the key is absent or another writer's; what `journal` holds lets a later call go on.
+        with `digests`. After a lost answer the store looks at the key: an object with these very digests counts as
+        ours, if it also has this owner (`Capabilities.owners`). An equal object of another owner does not: its owner
+        may delete it at any time. After an error the key is absent, or holds another writer's object, or (when the
+        last answer was lost) our object: a later call finds it. With the same `journal` a later call resumes.
 
         Args:
             key: The object's key.
             source: The file.
             digests: Of the file.
-            journal: What an earlier call noted, and where this one does.
+            journal: Holds the state that an earlier call saved; this call saves its own there.
             report: Counts bytes and retries.
-            base: What may be copied instead of being sent.
-            progress: Told of each part.
-            owner: ASCII; travels with the object, beside its bytes. None: equal bytes are enough.
+            base: An object whose equal ranges may be copied instead of being sent.
+            progress: Called with the bytes of each part.
+            owner: ASCII; stored with the object, beside its bytes. None: equal bytes are enough.
 
         Raises:
-            PreconditionFailedError: The key is taken, by other bytes or by another owner's; choose another key.
+            PreconditionFailedError: The key is taken, by other bytes or by another owner's object; choose another key.
+            SpoolError: The file cannot be opened.
+            CorruptCheckpointError: The file differs from `digests`.
         """
 
     @abstractmethod
@@ -300,19 +313,20 @@ class ObjectStore(ABC):
         """Write an object of `size` bytes to the local file `target`, which is created or overwritten.
 
         All ranges belong to one version of the object. The bytes are not yet verified: the caller compares digests.
-        After an error `target` may hold anything; what `landing` was told of lets a later call go on.
+        After an error `target` may hold anything; with the same `landing` a later call resumes.
 
         Args:
             key: The object's key.
-            target: Where to write; never a symbolic link.
+            target: The file to write; must not be a symbolic link.
             size: Bytes that the object must have.
-            progress: Told of bytes as they are written; not of those that `landing` had.
-            landing: Asked what `target` already holds, and told of what has come; a store that does not fetch in
-                ranges ignores it, and writes the whole file.
+            progress: Called with the number of bytes as they are written; not for bytes that `landing` already had.
+            landing: Its `missing` gives the ranges to fetch, its `landed` is called for each range written. A store
+                that does not fetch in ranges ignores it and writes the whole file.
 
         Raises:
-            ObjectNotFoundError: No such key, or it vanished meanwhile.
+            ObjectNotFoundError: No such key, or the object vanished meanwhile.
             PreconditionFailedError: The object changed meanwhile, or its size is not `size`.
+            SpoolError: `target` cannot be written (from S3 and GCS; the other stores raise a `StoreError`).
         """
 
     @abstractmethod
@@ -325,51 +339,56 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Delete an object; one that does not exist is deleted already."""
+        """Delete an object; do nothing if the object does not exist."""
 
     def delete_exactly(self, seen: ObjectInfo) -> None:
-        """Delete an object that is still as `stat` has just returned it; one that does not exist is deleted already.
+        """Delete an object if its version is still `seen.version`; do nothing if the object does not exist.
 
-        One request where the store compares by itself (`Capabilities.conditional_delete`), else a look before it.
+        S3 and GCS compare and delete in one request, if the server honours the condition. Else the store compares with
+        `stat` first, and another writer may replace the object between the two requests.
+
+        Args:
+            seen: What `stat` has just returned.
 
         Raises:
-            PreconditionFailedError: It is another one by now; nothing was deleted.
+            PreconditionFailedError: The object has another version by now; nothing was deleted.
         """
         try:
             present = self.stat(seen.key)
         except ObjectNotFoundError:
             return
+        # Two steps: if another writer replaces the object between `stat` and `delete`, the new object is deleted.
         if present.version != seen.version:
             raise PreconditionFailedError(f"Cannot delete {self.url}/{seen.key}: someone else has written it.")
         self.delete(seen.key)
 
     def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> bool:
-        """Delete an object if `wanted` says so of it, and it is still that one; return whether nothing is there now.
+        """Delete an object if `wanted` accepts the object; return whether the key is free afterwards.
 
-        It is looked at before each attempt: a name that was free for a moment may be another writer's by the time that
-        a deletion whose answer was lost is tried again.
+        False means: `wanted` refused, or another writer replaced the object meanwhile. Repeating is safe, because each
+        call looks again: after a deletion whose answer was lost, another writer may already have taken the free key.
         """
         try:
             found = self.stat(key)
-        except ObjectNotFoundError:
+        except ObjectNotFoundError:  # also: an earlier attempt deleted the object, and its answer was lost
             return True
         if not wanted(found):
             return False
         try:
             self.delete_exactly(found)
-        except PreconditionFailedError:
+        except PreconditionFailedError:  # another writer took the key after our `stat`
             return False
         return True
 
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the objects whose key starts with `prefix`, in any order, never from a cache."""
+        """Yield the objects with keys starting with `prefix`, in any order, never from a cache."""
 
     def find(self, name: str, *, most: int = MOST_LISTED) -> list[str]:
-        """Return the keys whose last part is `name`, in their order; not those in folders that begin with a dot.
+        """Return the keys with `name` as last part, sorted; folders beginning with a dot are left out.
 
         Raises:
-            InvalidRequestError: There are more than `most` objects to look at.
+            InvalidRequestError: The run has more than `most` objects.
         """
         keys = []
         for count, found in enumerate(self.scan()):
@@ -382,7 +401,11 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def probe(self) -> Capabilities:
-        """Find out by trying what the store does; writes and deletes small objects under the hidden folder."""
+        """Return the store's capabilities.
+
+        S3 and GCS test them with small objects under the hidden folder, delete these, and cache the result
+        (`probe_cache`). The other stores return fixed values.
+        """
 
     @abstractmethod
     def sweep_uploads(
@@ -391,19 +414,19 @@ class ObjectStore(ABC):
         """Abort unfinished uploads under this run's prefix and return their keys.
 
         Args:
-            older_than: Only those of which nothing has been sent for so long.
-            ours: Returns whether an upload to a key may be one of ours, where such are listed by their keys; None: all
-                under the prefix are.
-            dry_run: Only return the keys.
+            older_than: Abort only uploads that have received nothing for at least this time.
+            ours: Called with the key of an upload, where the service lists uploads by their keys (S3); returns whether
+                the upload may be of this run. None: all uploads under the prefix are.
+            dry_run: Only return the keys; abort nothing.
         """
 
     @abstractmethod
     def reconnect(self) -> None:
-        """Forget sessions and credentials; the next verb makes fresh ones."""
+        """Forget sessions and credentials; later verbs use fresh sessions and look for credentials again."""
 
     def within(self, deadline: float) -> ObjectStore:  # noqa: ARG002 - a store that does not retry has no deadline
-        """Return the same store, giving up after `deadline` seconds of trying: for someone who waits for the answer."""
+        """Return this store with at most `deadline` seconds of retries, for a caller waiting for the answer."""
         return self
 
     def close(self) -> None:  # noqa: B027 - most stores hold nothing
-        """Let go of connections; verbs may not be used afterwards."""
+        """Close connections; verbs may not be used afterwards."""

@@ -1,4 +1,4 @@
-"""crc32c as the object stores write it, and versions for stores that keep none."""
+"""crc32c in the notation of S3 and GCS, and versions for stores without versions of their own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CASTAGNOLI = 0x82F63B78  # reflected
 
 
 def crc32c(data: bytes, start: int = 0) -> int:
-    """Return the crc32c of `data` that follows bytes whose crc32c is `start`."""
+    """Return the crc32c of earlier bytes followed by `data`; `start` is the crc32c of the earlier bytes."""
     return int(google_crc32c.extend(start, data))
 
 
 def encode(crc: int) -> str:
-    """Return a crc32c as S3 and GCS write it: base64 of the four big-endian bytes."""
+    """Return a crc32c in the notation of S3 and GCS: base64 of the four big-endian bytes."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
@@ -29,13 +29,13 @@ def combine(first: int, second: int, second_size: int) -> int:
 
 
 def content_version(data: bytes) -> Version:
-    """Return a version that is equal for equal bytes, for stores that keep no version of their own."""
+    """Return a version made from the bytes alone, for stores without versions of their own: equal for equal bytes."""
     return Version(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
 @lru_cache(maxsize=64)
 def _zeros(size: int) -> tuple[int, ...]:
-    """Return the matrix over GF(2) that appends `size` zero bytes to a crc32c."""
+    """Return the matrix over GF(2) for appending `size` zero bytes to a crc32c."""
     square = (_CASTAGNOLI, *(1 << bit for bit in range(31)))  # one zero bit
     for _ in range(3):
         square = _multiply(square, square)  # one zero byte

@@ -1,4 +1,4 @@
-"""Where a store's credentials come from, in words; never what they are."""
+"""Descriptions of the source of a store's credentials; never the credentials themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _GCS_METHODS = {
 
 
 def describe(location: Location, options: dict[str, Any]) -> str:
-    """Return which kind of credentials is found for a run. May ask the instance's metadata service.
+    """Return a description of the source of a run's credentials.
+
+    May send a request to the instance's metadata service; sends none to the store.
 
     Args:
         location: The run.
@@ -35,6 +37,7 @@ def describe(location: Location, options: dict[str, Any]) -> str:
 
     Raises:
         NoCredentialsError: There are none; the message says what to do.
+        StoreError: The client library cannot look for credentials, for example with an unknown profile.
     """
     if location.protocol in ("file", "local", "memory"):
         return "none are needed"

@@ -1,4 +1,4 @@
-"""Runs on any filesystem that fsspec knows and that has no adapter of its own."""
+"""Runs on the filesystems of fsspec without an adapter of their own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from remote_ckpt.stores.sources import open_source, read_chunks, require_match
 
 _TEMPORARY = f"{HIDDEN}/tmp"
 _READ_SIZE = 4 << 20
-_HASHED = 1 << 20  # stat() takes the version of larger objects from what the filesystem tells about them
+_HASHED = 1 << 20  # bytes; for larger objects `stat` makes the version from the filesystem's metadata
 _PASSING = ("name", "type", "time", "atime", "accessTime", "last_access_time")  # reading changes the last four
 _NOTE = (
     "This kind of store has no conditional writes: let only one process at a time write to a run "
@@ -56,43 +56,56 @@ _NOTE = (
 
 
 class GenericStore(ObjectStore):
-    """A run on any fsspec filesystem, with what all of them can do.
+    """A run on any fsspec filesystem; uses only operations common to all of them.
 
-    Objects are written under a temporary name, read back, compared, and moved to their own name. Nothing can be
-    conditional, so a run takes one writing process at a time; within a process a lock per run makes
-    "compare, then write" one step.
+    Objects are written under a temporary name and moved to their own name; uploads are read back and compared before
+    the move. fsspec has no conditional requests, so only one process at a time may write to a run. Within a process a
+    lock for each run makes "compare, then write" one step.
     """
 
     def __init__(self, location: Location, storage_options: dict[str, Any] | None = None) -> None:
-        """Take a run's location and the filesystem's own arguments, which always win over ours."""
+        """Make the filesystem; some (sftp, ftp) connect at once.
+
+        Args:
+            location: The run.
+            storage_options: The filesystem's own arguments; they win over ours.
+
+        Raises:
+            StoreError: The filesystem cannot be made or reached.
+        """
         self.url = location.name
         self._location = location
         self._options = dict(storage_options or {})
         self._is_web = location.protocol in _web.PROTOCOLS
         self._lock = lock_of(location.root)
-        self._turns = threading.RLock()
+        self._turns = threading.RLock()  # reentrant: `upload` calls `stat` inside its own turn
         self._connect()
 
     @property
     def server(self) -> str:
-        """What the filesystem's own settings name: hosts, endpoints, accounts."""
+        """The hosts, endpoints and accounts in the filesystem's own settings."""
         with translated("reach", self.url):
             return identity.of_filesystem(self._fs)
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
-        """Return a small object's bytes and the digest that serves as their version."""
+        """Return a small object's bytes, and their digest as the version."""
         with self._turn("read", key):
             size = self._size(key)
             if size is not None and size > limit:
                 raise self._too_large(key, size, limit)
             with self._fs.open(self._path(key), "rb") as file:
-                data: bytes = file.read(limit + 1)
+                data: bytes = file.read(limit + 1)  # web servers may report no size
             if len(data) > limit:
                 raise self._too_large(key, len(data), limit)
         return data, content_version(data)
 
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
-        """Compare under the process-wide lock, then write under a temporary name and move."""
+        """Compare under the run's lock, then write under a temporary name and move.
+
+        The lock excludes threads of this process only. After an error the object has the old bytes or the new where
+        the filesystem renames; elsewhere a copy inside the store is as atomic as the store makes it.
+        """
+        # Always the turn first, then the lock: two threads that took them in reverse order would wait for ever.
         with self._turn("write", key), self._lock:
             self._check(key, expect)
             with self._temporary() as temp:
@@ -101,7 +114,7 @@ class GenericStore(ObjectStore):
         return content_version(data)
 
     def stat(self, key: str) -> ObjectInfo:
-        """Return what the filesystem tells, and the digest of a small object."""
+        """Return the filesystem's metadata of an object; for at most 1 MiB the version is the digest of the bytes."""
         with self._turn("look at", key):
             info = self._info(key)
             found = self._as_object(key, info)
@@ -134,7 +147,7 @@ class GenericStore(ObjectStore):
                     report.sent += digests.size
                     if self._digest(temp) != (digests.size, digests.crc32c):
                         raise TransientError(f"{self._name(key)} arrived damaged and was removed.")
-                    with self._lock:
+                    with self._lock:  # another thread may have taken the key while the bytes were sent
                         if not self._is_ours(key, digests):
                             self._publish(temp, key)
             return self.stat(key)
@@ -148,8 +161,9 @@ class GenericStore(ObjectStore):
         progress: Progress | None = None,
         landing: Landing | None = None,  # noqa: ARG002 - no such filesystem fetches in ranges
     ) -> None:
-        """Get an object, and look before and after whether it is still the same."""
+        """Get a whole object; raise `PreconditionFailedError` if its metadata differ before and after."""
         with self._turn("fetch", key):
+            # No reads of a particular version: if a writer replaces the object meanwhile, its metadata change.
             before = self._as_object(key, self._info(key))
             if before.size == size:
                 told = _Told(progress, size)
@@ -160,28 +174,28 @@ class GenericStore(ObjectStore):
         told.rest(size)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
-        """Copy to a temporary name and move; through this machine where the filesystem cannot copy."""
+        """Copy to a temporary name and move; through this machine if the filesystem cannot copy."""
         with self._turn("copy", source), self._lock, self._temporary() as temp:
             try:
                 self._fs.cp_file(self._path(source), temp)
-            except NotImplementedError:
+            except NotImplementedError:  # fsspec's default `cp_file`
                 self._copy_through_here(source, temp)
             self._publish(temp, target)
         return self.stat(target)
 
     def delete(self, key: str) -> None:
-        """Remove an object."""
+        """Delete an object; do nothing if there is none."""
         with self._turn("delete", key), suppress(FileNotFoundError):
             self._fs.rm_file(self._path(key))
 
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """List the run's folder, or the folder that `prefix` names."""
+        """Yield the objects below the folder part of `prefix`, without temporary ones."""
         with self._turn("list", prefix):
-            self._fs.invalidate_cache()
+            self._fs.invalidate_cache()  # a cached listing would hide other writers' objects
             folder = prefix.rpartition("/")[0]
             try:
                 found = self._fs.find(self._path(folder) if folder else self._root, detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError:  # the run, or this folder of it, does not exist yet: no objects
                 return
         for name, info in found.items():
             key = self._key(name)
@@ -189,7 +203,7 @@ class GenericStore(ObjectStore):
                 yield self._as_object(key, info)
 
     def probe(self) -> Capabilities:
-        """Know without trying: conditional requests are not part of fsspec."""
+        """Return every capability as absent, without a test: fsspec has no conditional requests."""
         return Capabilities(
             create_only=False,
             compare_and_swap=False,
@@ -207,7 +221,10 @@ class GenericStore(ObjectStore):
         ours: Callable[[str], bool] | None = None,  # noqa: ARG002 - all of them lie in our own folder
         dry_run: bool = False,
     ) -> list[str]:
-        """Remove temporary objects of killed processes, where the filesystem tells their age."""
+        """Delete temporary objects unchanged for `older_than`; return their keys.
+
+        A process that is killed leaves such objects. Objects whose age the filesystem does not report stay.
+        """
         oldest = datetime.fromtimestamp(time.time(), timezone.utc) - older_than
         swept = []
         with self._turn("sweep", _TEMPORARY):
@@ -221,13 +238,13 @@ class GenericStore(ObjectStore):
                 if modified is None or modified > oldest:
                     continue
                 if not dry_run:
-                    with suppress(FileNotFoundError):
+                    with suppress(FileNotFoundError):  # its writer has finished after `find` listed it
                         self._fs.rm_file(name)
                 swept.append(name[len(self._root) :].lstrip("/"))
         return swept
 
     def reconnect(self) -> None:
-        """Make a fresh filesystem, which looks for credentials again."""
+        """Make a fresh filesystem at once, and so look for credentials again."""
         self._connect()
 
     def _connect(self) -> None:
@@ -239,15 +256,17 @@ class GenericStore(ObjectStore):
             self._fs, root = fsspec.url_to_fs(place, skip_instance_cache=True, **options)
         plain_http.warn_of_filesystem(self._fs)
         self._root = root.rstrip("/")
-        # Listings of an hour ago hide what other writers did since. Not every constructor takes the argument.
+        # Cached listings hide objects that other writers added or deleted since. Set here, and not as an argument, as
+        # not every constructor takes the argument.
         if hasattr(self._fs, "dircache") and "use_listings_cache" not in self._options:
             self._fs.dircache.use_listings_cache = False
 
     @contextmanager
     def _turn(self, doing: str, key: str) -> Iterator[None]:
-        """Raise our errors, and let one thread in at a time where the filesystem does not promise to bear more.
+        """Translate errors of the block; let one thread at a time in, unless the filesystem is async.
 
-        Paramiko's SFTP client does not: of two threads one takes the other's answer, and both wait for ever.
+        Paramiko's SFTP client is not safe on several threads: a thread takes the answer to another thread's request,
+        and both wait for ever.
         """
         alone = nullcontext() if isinstance(self._fs, AsyncFileSystem) else self._turns
         with translated(doing, self._name(key)), alone:
@@ -260,7 +279,7 @@ class GenericStore(ObjectStore):
         return f"{self._root}/{_web.quoted(key) if self._is_web else key}"
 
     def _key(self, name: str) -> str:
-        """Return the key of what a listing names."""
+        """Return the key of a name in a listing."""
         key = name[len(self._root) :].lstrip("/")
         return _web.unquoted(key) if self._is_web else key
 
@@ -297,7 +316,11 @@ class GenericStore(ObjectStore):
             raise PreconditionFailedError(f"Cannot write {self._name(key)}: someone else has changed it.")
 
     def _is_ours(self, key: str, digests: Digests) -> bool:
-        """Return whether an earlier attempt already made the object; raise if other bytes have its name."""
+        """Return whether the object exists with our bytes, from an earlier attempt or another writer.
+
+        Raises:
+            PreconditionFailedError: The object has other bytes.
+        """
         try:
             size = self._size(key)
         except FileNotFoundError:
@@ -315,21 +338,22 @@ class GenericStore(ObjectStore):
 
     @contextmanager
     def _temporary(self) -> Iterator[str]:
-        """Yield an unused path under the run; whatever is left there is removed."""
+        """Yield an unused path under the run; delete an object left there at the end."""
         temp = self._path(f"{_TEMPORARY}/{uuid.uuid4().hex}")
-        with suppress(NotImplementedError, FileExistsError):
+        with suppress(NotImplementedError, FileExistsError):  # no folders here, or it exists
             self._fs.makedirs(temp.rpartition("/")[0], exist_ok=True)
         try:
             yield temp
         finally:
-            with suppress(Exception):  # what matters is already raised or done; a sweep removes the rest
+            with suppress(Exception):  # usually moved already; what stays is left to `sweep_uploads`
                 self._fs.rm_file(temp)
 
     def _publish(self, temp: str, key: str) -> None:
-        """Give an object its own name: by a rename where there is one, else by a copy inside the store."""
+        """Give a temporary object the final name: by a rename if possible, else by a copy inside the store."""
         path = self._path(key)
         with suppress(NotImplementedError, FileExistsError):
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        # A copy is the second choice: whether readers may see half of it depends on the store.
         if _renames(self._fs):
             self._fs.mv(temp, path)
         else:
@@ -343,7 +367,10 @@ class GenericStore(ObjectStore):
 
 
 class _Told(Callback):  # type: ignore[misc]  # fsspec has no types
-    """fsspec's callback, telling our progress function each difference, and ending what has more than `most` bytes."""
+    """An fsspec callback that calls our progress function with each increase, and fails after more than `most` bytes.
+
+    The failure ends a transfer from a server whose answer has no end.
+    """
 
     def __init__(self, progress: Progress | None, most: int) -> None:
         super().__init__()
@@ -352,24 +379,24 @@ class _Told(Callback):  # type: ignore[misc]  # fsspec has no types
         self._told = 0
 
     def call(self, hook_name: str | None = None, **kwargs: Any) -> None:  # noqa: ARG002 - fsspec's signature
-        """Tell what came since the last call.
+        """Report the bytes that arrived since the last call.
 
         Raises:
-            InvalidRequestError: More came than there is.
+            InvalidRequestError: More than `most` bytes arrived.
         """
         if self.value > self._most:
             raise InvalidRequestError(f"More than {self._most} bytes came, and that is all there should be.")
         self.rest(self.value)
 
     def rest(self, moved: int) -> None:
-        """Tell what was not told of `moved` bytes: some filesystems call nobody back."""
+        """Report the bytes of `moved` not yet reported: some filesystems never call a callback."""
         if self._progress is not None and moved > self._told:
             self._progress(moved - self._told)
             self._told = moved
 
 
 def _renames(fs: AbstractFileSystem) -> bool:
-    """Return whether `fs` moves by renaming; fsspec's own `mv` copies through listings and patterns."""
+    """Return whether `fs` has an `mv` of its own; fsspec's default `mv` copies, expands patterns and then deletes."""
     return type(fs).mv is not AbstractFileSystem.mv and type(fs).mv is not AsyncFileSystem.mv
 
 
@@ -382,7 +409,7 @@ def _check_source(source: Path, digests: Digests) -> None:
 
 
 def _modified(info: dict[str, Any]) -> datetime | None:
-    """Return when an object was written, from whichever field its filesystem uses."""
+    """Return the time of the last write, from the first field present; None if the filesystem reports none."""
     for name in ("LastModified", "last_modified", "mtime", "modified", "created"):
         value = info.get(name)
         if isinstance(value, datetime):

@@ -1,6 +1,7 @@
-"""Names of servers, as their own clients resolved them: two places are one exactly where the names are equal.
+"""Names of servers, as resolved by their own clients: URLs with equal names are treated as on the same server.
 
-A name is written to disk and shown: it never holds a user, a password, a query, or a setting that may be a secret.
+A server that is reached under two host names has two names. A name is written to disk and shown: it never holds a
+user, a password, a query, or a setting that may be a secret.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ _SETTINGS = (
     *("host", "hostname", "port", "endpoint", "endpoint_url", "url", "base_url", "account_name", "account_url"),
     *("account_host", "org", "repo", "instance", "namenode"),
 )
-"""Names under which filesystems keep where they are; nothing else of a filesystem's arguments is looked at."""
+"""Attributes and arguments in which filesystems keep their server; no others are read."""
 
 
 def of_url(url: str) -> str:
-    """Return the name of a server from its URL: scheme, host, port and path, in one spelling."""
+    """Return the name of a server from a URL: scheme, host, port and path, normalised."""
     parts = urlsplit(url if "://" in url else f"//{url}")
     host = (parts.hostname or "").lower()
     try:
         port = parts.port
-    except ValueError:  # whoever connects reports it
+    except ValueError:  # not a number; the client reports the wrong port when it connects
         port = None
     shown = f"[{host}]" if ":" in host else host
     where = shown if port in (None, _PORTS.get(parts.scheme.lower())) else f"{shown}:{port}"
@@ -43,7 +44,7 @@ def of_url(url: str) -> str:
 
 
 def of_s3(endpoint: str, partition: str) -> str:
-    """Return the name of a server of S3 from botocore's endpoint: AWS's is its partition ("aws", "aws-cn", …)."""
+    """Return the name of an S3 server from botocore's endpoint; for AWS the name is the partition ("aws", "aws-cn")."""
     host = (urlsplit(endpoint).hostname or "").lower()
     if _AWS.fullmatch(host) and not _OTHERS.search(host):
         return partition
@@ -51,17 +52,18 @@ def of_s3(endpoint: str, partition: str) -> str:
 
 
 def of_filesystem(fs: Any) -> str:
-    """Return the name of what an fsspec filesystem is connected to; empty where its settings name no server.
+    """Return the name of an fsspec filesystem's server; empty if the settings name no server.
 
-    A filesystem around another one (a cache, a folder) is where that one is. Nothing is sent.
+    A filesystem around another filesystem (a cache, a folder) has the name of the inner one added. No request goes to
+    the server.
     """
     spoken = fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,)
-    if "s3" in spoken:  # behind a cache; its client alone has read profiles and services
+    if "s3" in spoken:  # inside a cache; only the client has read the endpoint from profiles and services
         client = sync(fs.loop, fs.set_session)
         return of_s3(client.meta.endpoint_url, client.meta.partition)
     if "gs" in spoken:
         return of_url(fs._location)
-    attributes = object.__getattribute__(fs, "__dict__")  # no properties: some ask the server; and a cache has others'
+    attributes = object.__getattribute__(fs, "__dict__")  # a property may ask the server, a cache passes others on
     settings = {**getattr(fs, "storage_options", {}), **attributes}
     inner, told = settings.get("fs"), list[str]()
     for name in _SETTINGS:

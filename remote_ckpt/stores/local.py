@@ -43,20 +43,27 @@ from remote_ckpt.stores.sources import open_source, read_chunks, require_match
 
 _TEMPORARY = f"{HIDDEN}/tmp"
 _LOCK = f"{HIDDEN}/lock"
-_HASHED = MIB  # stat() takes the version of larger files from their inode instead of their bytes
+_HASHED = MIB  # bytes; for larger files `stat` makes the version from the inode and its times, and reads no bytes
 _NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class LocalStore(ObjectStore):
     """A folder as an object store.
 
-    Small objects are replaced by rename under a lock that the kernel drops with its owner, and their version is the
-    digest of their bytes. Large objects appear whole, by a hard link, which never replaces anything. The folder need
-    not exist: it then holds nothing, and the first write makes it.
+    Small objects are replaced by a rename under a file lock, which the kernel releases when its process ends; their
+    version is the digest of their bytes. Uploaded objects appear whole, by a hard link, which never replaces anything;
+    on filesystems without hard links by a rename under the same lock. The folder need not exist: it then holds
+    nothing, and the first write makes it.
     """
 
     def __init__(self, root: str, *, url: str | None = None, lock_timeout: float = 60.0) -> None:
-        """Take the run's folder; `url` is its name in messages, `lock_timeout` is in seconds."""
+        """Name the folder; nothing is created.
+
+        Args:
+            root: The run's folder.
+            url: The run's name in messages; None: `root`.
+            lock_timeout: Seconds that a write waits for another process to release the lock.
+        """
         self.url = url if url is not None else root
         self._root = Path(root)
         self._lock_timeout = lock_timeout
@@ -73,13 +80,22 @@ class LocalStore(ObjectStore):
         return data, content_version(data)
 
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
-        """Replace a small file under the run's lock."""
+        """Replace a small file by a rename, under the run's lock.
+
+        After an error the file holds the old bytes or the new.
+
+        Raises:
+            PreconditionFailedError: The file is not as expected; nothing was written.
+            TransientError: Another process held the lock for `lock_timeout` seconds; nothing was written.
+        """
         with translated("write", self._name(key)):
             path = self._writable(key)
+            # Other processes and threads write too: none of them may come between the comparison and the rename.
             with self._lock():
                 self._check(key, expect)
                 with self._temporary() as temp:
                     _write_file(temp, data)
+                    # Readers take no lock: they open the old file or the new, and a killed writer leaves the old one.
                     temp.replace(path)
                 _sync_folder(path.parent)
         return content_version(data)
@@ -103,9 +119,10 @@ class LocalStore(ObjectStore):
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:
-        """Link `source` into the run, or copy it there; what is under the key is never replaced.
+        """Link `source` into the run, or copy the file there; an existing file is never replaced.
 
-        Files carry no owner. Ours is the one that is a link to `source`, or that the journal names by its inode.
+        A file has no place for an owner. With an `owner`, an equal file under the key counts as ours only if it is a
+        link to `source`, or if the journal holds its inode.
         """
         with translated("create", self._name(key)):
             path = self._writable(key)
@@ -116,7 +133,7 @@ class LocalStore(ObjectStore):
                 else:
                     report.reused += digests.size
                 _sync_folder(path.parent)
-            except FileExistsError as exc:
+            except FileExistsError as exc:  # an earlier attempt of this upload, or another writer, was first
                 self._require_ours(key, digests, exc)
                 if owner is not None and not self._is_made_of(path, source, journal):
                     raise PreconditionFailedError(
@@ -135,7 +152,7 @@ class LocalStore(ObjectStore):
         progress: Progress | None = None,
         landing: Landing | None = None,  # noqa: ARG002 - a copy on the local disk needs no resuming
     ) -> None:
-        """Copy a file out of the run."""
+        """Copy a file out of the run, without syncing; a file replaced by rename meanwhile is still read to its end."""
         with translated("fetch", self._name(key)), self._opened(key) as fd:
             found = os.fstat(fd).st_size
             if found != size:
@@ -151,7 +168,7 @@ class LocalStore(ObjectStore):
     def copy(self, source: str, target: str) -> ObjectInfo:
         """Copy under a temporary name, then rename.
 
-        Never a hard link: whoever overwrites the alias in place would overwrite the checkpoint.
+        Never a hard link: a program that overwrites the alias in place would overwrite the checkpoint too.
         """
         with translated("copy", self._name(source)), self._opened(source) as fd:
             path = self._writable(target)
@@ -160,20 +177,21 @@ class LocalStore(ObjectStore):
                     for chunk in read_chunks(fd):
                         out.write(chunk)
                     _sync_file(out)
+                # Synced before the rename: else the name could point to an empty file after a power failure.
                 temp.replace(path)
             _sync_folder(path.parent)
         return self.stat(target)
 
     def delete(self, key: str) -> None:
-        """Unlink a file."""
+        """Unlink a file; do nothing if there is none."""
         with translated("delete", self._name(key)):
             try:
                 self._path(key).unlink()
-            except FileNotFoundError:
+            except FileNotFoundError:  # nothing to delete, or another process was first
                 return
 
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the run's files; versions come from their inodes, as for large files."""
+        """Yield the run's files; versions are made from inodes, also for small files (`stat` digests these)."""
         with translated("list", self._name(prefix)):
             top = self._root / prefix.rpartition("/")[0]
             for folder, _, names in os.walk(top, onerror=_raise_unless_missing):
@@ -182,13 +200,17 @@ class LocalStore(ObjectStore):
                     key = path.relative_to(self._root).as_posix()
                     if not key.startswith(prefix) or key == _LOCK or key.startswith(f"{_TEMPORARY}/"):
                         continue
-                    with suppress(FileNotFoundError):  # deleted while we walk
+                    with suppress(FileNotFoundError):  # another process deleted the file after `os.walk` listed it
                         found = path.lstat()
                         if stat.S_ISREG(found.st_mode):
                             yield _info(key, found, _stat_version(found))
 
     def probe(self) -> Capabilities:
-        """A folder does all of it, and needs no copies of ranges."""
+        """Return all capabilities as present, without a test.
+
+        Two of them are not literally true: ranges are never copied (a link sends nothing), and `delete_exactly` is the
+        default method: it compares with `stat` before the deletion, in two steps.
+        """
         return Capabilities()
 
     def sweep_uploads(
@@ -198,12 +220,12 @@ class LocalStore(ObjectStore):
         ours: Callable[[str], bool] | None = None,  # noqa: ARG002 - all of them lie in our own folder
         dry_run: bool = False,
     ) -> list[str]:
-        """Remove temporary files that a killed process left behind."""
+        """Delete temporary files unchanged for `older_than`, as a killed process leaves them; return their keys."""
         oldest = time.time() - older_than.total_seconds()
         swept = []
         with translated("sweep", self._name(_TEMPORARY)):
             for path in sorted((self._root / _TEMPORARY).glob("*")):
-                with suppress(FileNotFoundError):  # its owner just finished
+                with suppress(FileNotFoundError):  # its writer has finished after `glob` listed it
                     if path.lstat().st_mtime > oldest:
                         continue
                     if not dry_run:
@@ -218,7 +240,11 @@ class LocalStore(ObjectStore):
         return f"{self.url.rstrip('/')}/{key}"
 
     def _path(self, key: str) -> Path:
-        """Return the file of `key`, refusing folders that are links to the outside of the run."""
+        """Return the path of `key`.
+
+        Raises:
+            AccessDeniedError: A folder on the way is a link to the outside of the run.
+        """
         path = self._root / key
         if not path.parent.resolve().is_relative_to(self._root.resolve()):
             raise AccessDeniedError(f"Cannot use {self._name(key)}: a symbolic link leads out of the run.")
@@ -232,7 +258,8 @@ class LocalStore(ObjectStore):
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[int]:
-        # O_NONBLOCK: opening a pipe that someone put there must not wait for its other end.
+        # O_NOFOLLOW: a link under the key is refused (ELOOP): it may lead out of the run. O_NONBLOCK: if somebody put a
+        # pipe there, opening it must not wait for the pipe's other end.
         fd = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -243,7 +270,7 @@ class LocalStore(ObjectStore):
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
-        """Yield an unused name on the run's own filesystem; whatever is left there is removed."""
+        """Yield an unused path on the run's filesystem (renames work there only); delete a file left at the end."""
         temp = self._root / _TEMPORARY / uuid.uuid4().hex
         try:
             yield temp
@@ -252,10 +279,12 @@ class LocalStore(ObjectStore):
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        # A file lock, as several processes write to one run. A new `FileLock` for each use: two threads of this process
+        # then exclude each other too, as each has its own descriptor.
         lock = FileLock(self._root / _LOCK, timeout=self._lock_timeout, poll_interval=0.005)
         try:
             lock.acquire()
-        except Timeout as exc:
+        except Timeout as exc:  # a stopped process, or a slow network mount: the caller may try again later
             raise TransientError(
                 f"Cannot lock {self._name(_LOCK)}: another process has held it for {self._lock_timeout:.0f} s."
             ) from exc
@@ -270,7 +299,7 @@ class LocalStore(ObjectStore):
         try:
             with self._opened(key) as fd:
                 present = content_version(b"".join(read_chunks(fd)))
-        except (FileNotFoundError, ObjectNotFoundError):
+        except (FileNotFoundError, ObjectNotFoundError):  # ObjectNotFoundError: a folder or a pipe has the name
             if expect is Expect.ABSENT:
                 return
             raise PreconditionFailedError(f"Cannot write {self._name(key)}: it has been deleted.") from None
@@ -279,16 +308,23 @@ class LocalStore(ObjectStore):
             raise PreconditionFailedError(f"Cannot write {self._name(key)}: {reason}.")
 
     def _link(self, source: Path, path: Path, digests: Digests) -> bool:
-        """Link `source` to `path` if the filesystems allow it, after checking its bytes."""
+        """Compare the bytes of `source` with `digests`, sync them and link `source` to `path`.
+
+        Returns:
+            False where the filesystems allow no hard link.
+
+        Raises:
+            FileExistsError: `path` exists; it is left as it is.
+        """
         with open_source(source) as fd:
             size, crc = 0, 0
             for chunk in read_chunks(fd):
                 size, crc = size + len(chunk), crc32c(chunk, crc)
             require_match(source, digests, size, crc)
-            os.fsync(fd)
+            os.fsync(fd)  # a link adds only a name: the bytes must be on the disk before
         try:
-            os.link(source, path)
-            os.utime(path)  # an object is as old as its upload: a sweep goes by that
+            os.link(source, path)  # fails if `path` exists: of two writers exactly one gets the name
+            os.utime(path)  # an object is as old as its upload: `Run.sweep` deletes orphans by this time
         except OSError as exc:
             if exc.errno in _NO_HARD_LINKS:
                 return False
@@ -298,24 +334,30 @@ class LocalStore(ObjectStore):
     def _copy_in(self, source: Path, path: Path, digests: Digests, journal: Journal) -> None:
         with self._temporary() as temp:
             _copy_file(source, temp, digests)
-            journal.save({"inode": temp.stat().st_ino})  # it keeps it under its own name
+            journal.save({"inode": temp.stat().st_ino})  # a link or rename keeps the inode
+            # If this process dies after the link, the next one recognises the file as ours by the saved inode.
             try:
                 os.link(temp, path)
             except OSError as exc:
                 if exc.errno not in _NO_HARD_LINKS:
                     raise
-                with self._lock():  # no hard links here: among ourselves, the lock keeps the name
+                with self._lock():  # no hard links: the lock keeps other writers of this package away
+                    # A rename would replace a file there. `lexists`: a dangling link takes the name too.
                     if os.path.lexists(path):
                         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from exc
                     temp.replace(path)
 
     def _is_made_of(self, path: Path, source: Path, journal: Journal) -> bool:
-        """Return whether a file is what an earlier attempt made of `source`."""
+        """Return whether an earlier attempt made the file: a link to `source`, or the inode in the journal."""
         found = path.lstat()
         return os.path.samestat(found, source.stat()) or journal.load().get("inode") == found.st_ino
 
     def _require_ours(self, key: str, digests: Digests, taken: FileExistsError) -> None:
-        """Accept the object there if it has our bytes: an earlier attempt got that far."""
+        """Compare the existing object with our size and crc32c.
+
+        Raises:
+            PreconditionFailedError: The object has other bytes.
+        """
         with self._opened(key) as fd:
             crc = 0
             if os.fstat(fd).st_size == digests.size:
@@ -348,8 +390,8 @@ def _sync_file(out: BinaryIO) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename or link in `folder` survive a power failure; some mounted filesystems cannot, and need not."""
-    with suppress(OSError):
+    """Sync a folder, so that a rename or link there survives a power failure; errors are ignored."""
+    with suppress(OSError):  # some mounted filesystems cannot sync a folder
         fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -367,5 +409,7 @@ def _info(key: str, found: os.stat_result, version: Version) -> ObjectInfo:
 
 
 def _raise_unless_missing(error: OSError) -> None:
+    # A run that does not exist yet is empty, and another process may remove a folder during the walk. All other errors
+    # must be raised: `os.walk` would skip the folder, and its objects would count as missing.
     if error.errno not in (errno.ENOENT, errno.ENOTDIR):
         raise error

@@ -1,4 +1,4 @@
-"""From a run's location to the store that keeps it."""
+"""Opening of the store for a run's location."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _USUAL_PROTOCOLS = ("s3", "gs", "az", "abfs", "http", "https", "sftp", "hdfs", "
 def open_store(
     location: Location, storage_options: dict[str, Any] | None = None, *, transfer: Transfer | None = None
 ) -> ObjectStore:
-    """Return the store of a run, retrying within `transfer.deadline`; nothing is sent yet.
+    """Return the store of a run; its verbs retry within `transfer.deadline`.
 
-    Warns, once for each server, where the connection would not be encrypted.
+    No request goes to a bucket of S3 or GCS yet; GCS's client looks for credentials, and some filesystems of fsspec
+    (sftp, ftp) connect at once. Logs a warning, once for each server, if the connection is not encrypted.
 
     Args:
         location: The run.
@@ -32,6 +33,7 @@ def open_store(
 
     Raises:
         LocationError: No such kind of store, or the package for it is not installed.
+        StoreError: The client cannot be made: its settings are wrong, or it connects at once and failed.
     """
     transfer = transfer or Transfer()
     require_known(location)
@@ -40,7 +42,7 @@ def open_store(
 
 
 def _adapter(location: Location, options: dict[str, Any], transfer: Transfer) -> ObjectStore:
-    """Import an adapter only when it is wanted: s3fs and gcsfs take a second each."""
+    """Return the adapter for a location; import only this adapter: s3fs and gcsfs take a second each."""
     if location.protocol in ("file", "local"):
         from remote_ckpt.stores.local import LocalStore
 
@@ -60,10 +62,10 @@ def _adapter(location: Location, options: dict[str, Any], transfer: Transfer) ->
 
 
 def require_known(location: Location) -> None:
-    """Raise unless some filesystem is known for a run's URL; none is imported.
+    """Raise an error if no filesystem is known for a run's URL; import none.
 
     Raises:
-        LocationError: None is; with the protocol that was probably meant.
+        LocationError: A protocol of the URL is unknown; the message suggests a similar protocol.
     """
     known = {*known_implementations, *fsspec.registry, "file", "local"}
     for protocol in location.root.split("://")[0].split("::") if location.protocol != "file" else ():

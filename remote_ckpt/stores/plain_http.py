@@ -1,4 +1,4 @@
-"""Connections that anybody on the way can read, told once for each server."""
+"""Warnings about connections without encryption or certificate checks, logged once for each server and process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ _guard = threading.Lock()
 
 
 def warn_once(location: Location, options: dict[str, Any]) -> None:
-    """Warn where checkpoints would travel unencrypted to another machine.
+    """Log a warning if checkpoints would travel unencrypted to another machine.
+
+    Reads the URL, the arguments and the environment; sends nothing. Clients that read more settings call `warn_of`.
 
     Args:
         location: The run.
@@ -45,11 +47,11 @@ def warn_once(location: Location, options: dict[str, Any]) -> None:
 
 
 def warn_of(endpoint: str, *, verified: bool = True) -> None:
-    """Warn of an endpoint as a client resolved it, whichever setting named it.
+    """Log a warning if an endpoint, as resolved by its client, is unencrypted or unverified.
 
     Args:
-        endpoint: Its URL.
-        verified: Whether the server's certificate is looked at.
+        endpoint: The endpoint's URL.
+        verified: Whether the client checks the server's certificate.
     """
     if (server := _plain(endpoint)) is not None:
         _warn(server, _PLAIN_TEXT)
@@ -58,7 +60,7 @@ def warn_of(endpoint: str, *, verified: bool = True) -> None:
 
 
 def warn_of_filesystem(fs: Any) -> None:
-    """Warn of what an fsspec filesystem, or one inside it, is connected to."""
+    """Log a warning if the server of an fsspec filesystem, or of an inner filesystem, is unencrypted or unverified."""
     settings = getattr(fs, "storage_options", {})
     for setting in identity.of_filesystem(fs).split():
         endpoint = setting.rpartition("=")[2]
@@ -71,7 +73,7 @@ def warn_of_filesystem(fs: Any) -> None:
 def _warn(server: str, text: str) -> None:
     if _is_loopback(server):
         return
-    with _guard:
+    with _guard:  # stores may be opened on several threads: each warning once
         if (server + text) in _told:
             return
         _told.add(server + text)
@@ -79,7 +81,7 @@ def _warn(server: str, text: str) -> None:
 
 
 def _unverified(settings: Any) -> bool:
-    """Return whether an argument, however deep, switches the look at certificates off."""
+    """Return whether an argument, at any depth, switches the certificate check off."""
     if not isinstance(settings, dict):
         return False
     return any((name in _VERIFY and value is False) or _unverified(value) for name, value in settings.items())
@@ -91,9 +93,9 @@ def _origin(endpoint: str) -> str:
 
 
 def _server(location: Location, options: dict[str, Any]) -> str | None:
-    """Return scheme, host and port of an unencrypted endpoint; None where it is encrypted, or there is no network."""
+    """Return scheme, host and port of an unencrypted endpoint; None if encrypted, or if no endpoint is named."""
     protocol = location.protocol
-    for link in location.root.split("::"):  # a cache, an archive, may be in front of it
+    for link in location.root.split("::"):  # chained URLs: a cache or an archive may precede the server
         if link.partition("://")[0] in _PLAIN:
             return _plain(link)
     nested = options.get("client_kwargs")
@@ -113,7 +115,7 @@ def _plain(url: str) -> str | None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        return None  # whoever connects will say what is wrong with it
+        return None  # a malformed URL: the client reports the error when it connects
     if not url or parts.scheme.lower() not in _PLAIN or not host:
         return None
     shown = f"[{host}]" if ":" in host else host

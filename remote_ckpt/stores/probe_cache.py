@@ -1,4 +1,4 @@
-"""What probes found out, remembered in this process and on this machine."""
+"""A cache of probe results, in this process's memory and in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ _guard = Lock()
 
 
 def remembered(place: str, probe: Callable[[], Capabilities]) -> Capabilities:
-    """Return what is known about `place` (endpoint and bucket), asking `probe` if nothing is.
+    """Return the capabilities of `place`, from the cache or, if not cached, from `probe`.
 
-    A cache folder that cannot be read or written only costs another probe.
+    A cache folder that cannot be read or written only costs another probe. Errors of `probe` pass, and nothing is kept.
+
+    Args:
+        place: Kind of service, endpoint and bucket.
+        probe: Tests the store; called without a lock, so several threads or processes may probe at the same time.
     """
     with _guard:
         if place in _known:
@@ -41,18 +45,19 @@ def remembered(place: str, probe: Callable[[], Capabilities]) -> Capabilities:
     if found is None:
         found = probe()
         _save(place, found)
+    # Two threads may both have probed. The first result counts for both, so that a process never changes its mind.
     with _guard:
         return _known.setdefault(place, found)
 
 
 def recall(place: str) -> Capabilities | None:
-    """Return what this process already knows about `place`."""
+    """Return the capabilities of `place` if this process has them in memory, else None; neither reads nor probes."""
     with _guard:
         return _known.get(place)
 
 
 def forget() -> None:
-    """Forget it all, in this process and on this machine: each store is asked again."""
+    """Delete all results, in memory and on this machine: each store is probed again."""
     with _guard:
         _known.clear()
     shutil.rmtree(_folder(), ignore_errors=True)
@@ -72,21 +77,23 @@ def _load(place: str) -> Capabilities | None:
         if text["place"] != redact(place) or not 0 <= time.time() - float(text["time"]) < _LIFETIME:
             return None
         facts = text["found"]
-        flags = {name: facts[name] for name in _FLAGS}  # one that an older version did not look for is not known
+        flags = {name: facts[name] for name in _FLAGS}  # KeyError: an older version did not test this one
         if not all(isinstance(value, bool) for value in flags.values()):
             return None
         return Capabilities(**flags, notes=tuple(str(note) for note in facts["notes"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return None  # no file, not JSON, another layout: probe again
 
 
 def _save(place: str, found: Capabilities) -> None:
     path = _file(place)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with suppress(OSError):
+    with suppress(OSError):  # a cache folder that is read-only or full must not stop the run
         make_folder(path.parent)
         text = json.dumps({"place": redact(place), "time": time.time(), "found": asdict(found)})
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - from a descriptor, for the mode
             file.write(text)
+        # Other processes probe the same place: a reader sees one whole result or the other. Not synced: after a power
+        # failure a torn file only costs another probe.
         os.replace(temporary, path)  # noqa: PTH105

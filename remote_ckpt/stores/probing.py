@@ -1,9 +1,10 @@
-"""Trying what a store's conditional writes are worth: some servers accept the headers and ignore them.
+"""Tests of a store's conditional requests: some servers accept the headers and ignore them.
 
-What one request after the other cannot show is whether a server checks and writes in one step. moto does not, and yet
-had exactly one winner in each of 600 races of four to eight writers, with bodies of ten bytes to one MiB; only on a
-loaded machine it lost one increment of 400. A race in the probe would pass there as well, and make its "yes" look
-proven: so there is none. Which of the servers for tests are atomic is written down, `testing.servers.MANY_WRITERS`.
+The requests are sent one after the other. Such a test cannot show whether a server checks and writes in one step. moto
+does not, and yet had exactly one winner in each of 600 races of four to eight writers, with bodies of ten bytes to one
+MiB; only on a loaded machine moto lost one increment of 400. A race in the probe would also succeed on moto, and its
+result would look like a proof: so the probe has no race. `testing.servers.MANY_WRITERS` lists the test servers that
+are atomic.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Write = Callable[[bytes, Version | Expect], Version]
 Read = Callable[[], tuple[bytes, Version]]
 
 _WRONG = "1" * 16
-"""Neither an object's ETag, nor a generation, which counts microseconds."""
+"""A version that no object has: neither an ETag, nor a generation (generations count microseconds)."""
 
 _UNKNOWN = "What this store can do is not known yet."
 
@@ -44,29 +45,30 @@ NO_RANGE_COPY = "This server cannot copy ranges: unchanged parts of a checkpoint
 
 
 def try_create_only(write: Write) -> tuple[bool, Version]:
-    """Create an object twice; return whether the second time was refused, and the version then there.
+    """Create an object twice; return whether the store refused the second time, and the object's version afterwards.
 
     Raises:
-        TransientError: It is not known what happened; probe again later.
+        TransientError: The service failed, an answer was lost, or the first attempt was refused. Nothing is proven;
+            probe again later.
     """
     try:
         version = write(b"1", Expect.ABSENT)
-    except PreconditionFailedError as exc:  # aiohttp repeats a PUT whose answer was lost; nobody else knows this name
+    except PreconditionFailedError as exc:  # our own first request: aiohttp repeats a PUT if its answer is lost
         raise TransientError(f"{exc} {_UNKNOWN}") from exc
     again = refused(lambda: write(b"2", Expect.ABSENT))
     return again is None, again or version
 
 
 def try_compare_and_swap(write: Write, read: Read, version: Version) -> bool:
-    """Overwrite the object with its right version, then with the stale one; return whether both went as they must.
+    """Overwrite the object with the right, then with the stale version; return whether only the first succeeded.
 
-    A refusal of the right version is believed only if the object has not changed: it may be owed to our own request,
-    whose answer was lost and which was repeated below us. Believed, it would let this machine write unconditionally
-    for a month, over other writers' commits.
+    A refusal of the right version counts only if the object has not changed. Else the refused request was a repetition
+    by the HTTP client of our own request, which had succeeded and whose answer was lost. If such a refusal counted,
+    this machine would write unconditionally for a month (the lifetime in `probe_cache`), over other writers' commits.
     """
     try:
         current = write(b"3", version)
-    except (PreconditionFailedError, InvalidRequestError):
+    except (PreconditionFailedError, InvalidRequestError):  # a true refusal, or the repetition of a lost answer
         data, current = read()
         if data != b"3":
             return False
@@ -74,33 +76,35 @@ def try_compare_and_swap(write: Write, read: Read, version: Version) -> bool:
 
 
 def try_conditional_delete(delete: Callable[[Version], None], look: Callable[[], Version]) -> bool:
-    """Delete an object with a wrong version, then with the right one; return whether both went as they must.
+    """Delete an object with a wrong version, then with the right version; return whether only the second succeeded.
 
-    The object is looked at each time: an answer that was lost, and the request repeated below us, is no refusal. Who
-    may not delete at all never finds out, and need not.
+    The result depends on the object, read after each request, and not on the answer: the HTTP client may repeat a
+    request after a lost answer, and the repetition is answered differently. Without the permission to delete the result
+    is False and does not matter: no deletion succeeds there.
     """
     version = look()
     for expected in (Version(_WRONG), version):
+        # Whatever the answer, the object shows whether the deletion happened.
         with suppress(PreconditionFailedError, InvalidRequestError, AccessDeniedError):
             delete(expected)
         try:
             is_there = look() == version
         except ObjectNotFoundError:
             is_there = False
-        if is_there is (expected == version):
+        if is_there is (expected == version):  # deleted with the wrong version, or kept with the right one
             return False
     return True
 
 
 def refused(attempt: Callable[[], Version]) -> Version | None:
-    """Return None if the store refuses the precondition, else the version that the attempt wrote.
+    """Return None if the store refuses the precondition, else the version written by `attempt`.
 
     Raises:
-        TransientError: It is not known what happened; probe again later.
+        TransientError: The service failed, or an answer was lost. Nothing is proven; probe again later.
     """
     try:
         return attempt()
-    except (PreconditionFailedError, InvalidRequestError):
+    except (PreconditionFailedError, InvalidRequestError):  # InvalidRequestError: the server rejects the header
         return None
     except TransientError as exc:
         raise TransientError(f"{exc} {_UNKNOWN}") from exc

@@ -1,4 +1,4 @@
-"""A store that tries again: the one place where verbs meet the retry policy and expired credentials."""
+"""A store with retries: the only place for the retry policy and expired credentials of all verbs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ from remote_ckpt.stores.base import (
 
 T = TypeVar("T")
 
-_FRESH = 60.0  # seconds; credentials refused sooner after reconnecting will not get better by reconnecting
+_FRESH = 60.0  # seconds; if credentials are refused so soon after reconnecting, reconnecting again does not help
 _KEPT = " The checkpoint stays in the local spool."
 
 
 class Retrying(ObjectStore):
-    """Another store's verbs, tried again after transient errors until the policy's deadline.
+    """A wrapper of another store: verbs are tried again after transient errors until the policy's deadline.
 
-    Expired credentials are looked for again, and if the fresh ones are refused as well the error leaves. A conditional
-    write whose answer was lost is not repeated: only the caller can recognise its own write.
+    After expired credentials the store reconnects and the verb is tried again; if the new credentials are refused
+    within a minute, the error is raised. A conditional write whose answer was lost is not repeated: only the caller can
+    recognise its own write. The last error is raised with the number of attempts and seconds in its message.
     """
 
     def __init__(self, store: ObjectStore, policy: RetryPolicy) -> None:
@@ -56,7 +57,8 @@ class Retrying(ObjectStore):
         return self._call(lambda: self._store.read(key, limit=limit))
 
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
-        """See `ObjectStore.write`; an unconditional write may be repeated, a conditional one only when it is safe."""
+        """See `ObjectStore.write`; conditional writes are repeated only after errors without a lost answer."""
+        # After a lost answer the repetition of a write that succeeded would be refused, like another writer's conflict.
         may_repeat = retry.is_transient if expect is Expect.ANYTHING else retry.is_safe_to_repeat
         return self._call(lambda: self._store.write(key, data, expect=expect), retry_on=may_repeat)
 
@@ -76,7 +78,7 @@ class Retrying(ObjectStore):
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:
-        """See `ObjectStore.upload`; another round goes on where the journal says."""
+        """See `ObjectStore.upload`; another round resumes from the journal."""
 
         def attempt() -> ObjectInfo:
             return self._store.upload(
@@ -104,7 +106,7 @@ class Retrying(ObjectStore):
         progress: Progress | None = None,
         landing: Landing | None = None,
     ) -> None:
-        """See `ObjectStore.fetch`; another round goes on where `landing` says, else begins anew and tells it again."""
+        """See `ObjectStore.fetch`; another round resumes with `landing`, else begins anew and repeats the progress."""
         return self._call(lambda: self._store.fetch(key, target, size=size, progress=progress, landing=landing))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
@@ -120,15 +122,17 @@ class Retrying(ObjectStore):
         return self._call(lambda: self._store.delete_exactly(seen))
 
     def delete_if(self, key: str, wanted: Callable[[ObjectInfo], bool]) -> bool:
-        """See `ObjectStore.delete_if`; each round looks again."""
+        """See `ObjectStore.delete_if`; each round calls `stat` again."""
+        # Repeated as a whole: after a lost answer the key may be free, or another writer's.
         return self._call(lambda: self._store.delete_if(key, wanted))
 
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See `ObjectStore.scan`; the listing is complete before its first object is yielded."""
+        """See `ObjectStore.scan`; the listing is complete before the first object is yielded."""
+        # A listing that breaks off begins anew: an object already yielded would come twice.
         return iter(self._call(lambda: list(self._store.scan(prefix))))
 
     def find(self, name: str, *, most: int = MOST_LISTED) -> list[str]:
-        """See `ObjectStore.find`; only what is found is kept in memory."""
+        """See `ObjectStore.find`; only the keys found are kept in memory."""
         return self._call(lambda: self._store.find(name, most=most))
 
     def probe(self) -> Capabilities:
@@ -171,18 +175,18 @@ class Retrying(ObjectStore):
 
         try:
             return retry.call(attempt, self._policy, retry_on=retry_on, on_retry=on_retry)
-        except (TransientError, CredentialsExpiredError) as error:
+        except (TransientError, CredentialsExpiredError) as error:  # given up: see the class
             seconds = time.monotonic() - started
-            if inner is not None:  # the store itself has repeated requests, and counted them
+            if inner is not None:  # uploads: the store repeats parts itself and counts these too
                 attempts = 1 + inner() - before
             raise type(error)(_final(error, attempts, seconds) + advice) from error
 
     def _with_fresh_credentials(self, action: Callable[[], T]) -> T:
-        refused = float("-inf")
+        refused = float("-inf")  # of this call alone: another thread's reconnect gives this one no fewer tries
         while True:
             try:
                 return action()
-            except CredentialsExpiredError:
+            except CredentialsExpiredError:  # the request was refused, so even a conditional write may be repeated
                 if time.monotonic() - refused < _FRESH:
                     raise
                 self._store.reconnect()

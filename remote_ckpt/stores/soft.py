@@ -1,4 +1,4 @@
-"""Conditional writes on stores that have none: compare, then write, one thread of this process at a time."""
+"""Conditional writes for stores without them: compare, then write, under a lock of this process."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ _guard = threading.Lock()
 
 
 def lock_of(place: str) -> threading.RLock:
-    """Return this process's lock for a place, the same for every store object."""
-    with _guard:
+    """Return this process's lock for a place; all store objects for the place share the lock.
+
+    Other processes are not locked out.
+    """
+    with _guard:  # two threads may open stores on the place at the same time
         return _locks.setdefault(place, threading.RLock())
 
 
 @contextmanager
 def compared(store: ObjectStore, place: str, key: str, expect: Version | Expect) -> Iterator[None]:
-    """Hold the place's lock, after checking that `key` is as expected.
+    """Take the place's lock, compare the version of `key`, and hold the lock during the block: write there.
 
     Raises:
-        PreconditionFailedError: It is not.
+        PreconditionFailedError: The object is not as expected; the block does not run.
     """
+    # Without the lock two threads could both find the same version, and the second write would undo the first.
     with lock_of(place):
         try:
             present: Version | None = store.stat(key).version

@@ -1,4 +1,4 @@
-"""The local file that an upload reads: opened, read, and checked against the digests taken when it was sealed."""
+"""The local file of an upload: opened, read, and compared with the digests taken when the file was sealed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _READ_SIZE = 4 * MIB
 
 @contextmanager
 def open_source(source: Path) -> Iterator[int]:
-    """Open the file of an upload and yield its descriptor.
+    """Open the file of an upload and yield the descriptor; closed when the block ends.
 
     Raises:
-        SpoolError: It cannot be opened; nothing the store could do would help.
+        SpoolError: The file cannot be opened. Not a `StoreError`: retrying with the store does not help.
     """
     try:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
+    except OSError as exc:  # not the store's failure: an `OSError` would be translated into an error to retry
         raise SpoolError(f"Cannot read {source} for uploading: {exc.strerror}.") from exc
     try:
         yield fd
@@ -32,7 +32,7 @@ def open_source(source: Path) -> Iterator[int]:
 
 
 def read_chunks(fd: int) -> Iterator[bytes]:
-    """Yield what is left to read from a descriptor, in chunks of a few MiB."""
+    """Yield the bytes from the descriptor's position to the end, in chunks of at most 4 MiB."""
     while chunk := os.read(fd, _READ_SIZE):
         yield chunk
 
@@ -41,7 +41,7 @@ def require_match(source: Path, digests: Digests, size: int, crc: int) -> None:
     """Check the size and crc32c just read from `source` against `digests`.
 
     Raises:
-        CorruptCheckpointError: They differ; the local file changed or rotted, and must not become an object.
+        CorruptCheckpointError: They differ: the local file has changed since sealing, and must not become an object.
     """
     if size != digests.size or encode(crc) != digests.crc32c:
         raise CorruptCheckpointError(

@@ -1,4 +1,4 @@
-"""Which bytes of a file are there."""
+"""Sets of byte ranges, such as the ranges of a file already downloaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Spans:
         self._ends: list[int] = []
 
     def add(self, start: int, end: int) -> None:
-        """Add a range, which may touch or overlap what is there."""
+        """Add bytes [start, end); the range may touch or overlap earlier ranges."""
         if start >= end:
             return
         first, last = bisect_left(self._ends, start), bisect_right(self._starts, end)
@@ -27,15 +27,15 @@ class Spans:
 
     @property
     def total(self) -> int:
-        """How many bytes there are."""
+        """The number of bytes in the set."""
         return sum(self._ends) - sum(self._starts)
 
     @property
     def prefix(self) -> int:
-        """How many bytes there are from the beginning without a gap."""
+        """The number of bytes from 0 up to the first gap."""
         return self._ends[0] if self._starts and self._starts[0] == 0 else 0
 
     def gaps(self, size: int) -> list[Span]:
-        """Return, in order, the ranges that are missing of a file of `size` bytes."""
+        """Return, in order, the ranges missing from a file of `size` bytes."""
         edges = zip([0, *self._ends], [*self._starts, size], strict=True)
         return [(start, end) for start, end in edges if start < end]

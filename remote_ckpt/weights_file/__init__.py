@@ -1,4 +1,4 @@
-"""`.weights.h5` files: written over a template, and checked before anyone loads them. Knows h5py, not Keras."""
+"""`.weights.h5` files: written over a template, and checked before anyone loads them. Uses h5py, not Keras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this `.keras` archive safe to hand to a loader? Its members are looked at before anything is unpacked."""
+"""Checks of a `.keras` archive before a loader opens the file: all members are examined before any is unpacked."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WEIGHTS = "model.weights.h5"
 _REQUIRED = frozenset({"config.json", "metadata.json", WEIGHTS})
 _MAX_MEMBERS = 10_000
 _MAX_DIRECTORY = 16 << 20  # bytes; zipfile reads the whole central directory into memory
-_FLOOR = 64 << 20
-_EXPANSION = 20
-_COPY = 1 << 20
+_FLOOR = 64 << 20  # bytes that the members of any archive may declare, however small the archive is
+_EXPANSION = 20  # times the archive's size that the members may declare
+_COPY = 1 << 20  # bytes unpacked at a time
 _END_RECORD = struct.Struct("<4s4H2LH")  # PKWARE APPNOTE 4.3.16
 _LARGE_END_RECORD = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
 _LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
@@ -32,12 +32,12 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # PKWARE APPNOTE 4.3.7
 
 
 def check_keras_archive(path: Path, *, max_bytes: int | None = None) -> None:
-    """Make sure that a `.keras` archive is whole, stays inside its folder, and holds weights that pass `check`.
+    """Check a `.keras` archive: complete, no member outside the folder, weights accepted by `check`.
 
-    Refused: what is not a zip or lacks the members Keras writes; absolute, climbing, repeated or odd member names,
-    links, encryption; sizes far beyond the archive's; more than 10,000 members. Bounded in memory; a compressed weights
-    member is unpacked to a temporary file within the same bounds. `config.json` may still name code: load with Keras's
-    `safe_mode=True`.
+    Refused: a file that is not a zip or lacks the members Keras writes; absolute, climbing (`..`), repeated or odd
+    member names, links, encryption, compression other than deflate; sizes far beyond the archive's; more than 10,000
+    members, or a directory of more than 16 MiB. Bounded in memory; a compressed weights member is unpacked to a
+    temporary file within the same bounds. `config.json` may still name code: load with Keras's `safe_mode=True`.
 
     Args:
         path: A local file, from anywhere.
@@ -45,7 +45,7 @@ def check_keras_archive(path: Path, *, max_bytes: int | None = None) -> None:
             archive's size if that is more.
 
     Raises:
-        CorruptCheckpointError: It is not safe to load; the message says why.
+        CorruptCheckpointError: The archive is not safe to load; the message gives the reason.
         OSError: The file cannot be read at all.
     """
     size = path.stat().st_size
@@ -59,10 +59,12 @@ def check_keras_archive(path: Path, *, max_bytes: int | None = None) -> None:
         except CorruptCheckpointError:
             raise
         except OSError as exc:
-            if exc.errno not in (None, errno.EINVAL):  # a position that no file has is the archive's fault
+            # Without an errno, or with EINVAL, the archive asked for a position that no file has: it is damaged. Any
+            # other errno is a failure of the disk, and does not condemn the archive.
+            if exc.errno not in (None, errno.EINVAL):
                 raise
             raise _damaged(path, size, exc) from exc
-        except Exception as exc:  # zipfile and zlib raise a dozen kinds for what they cannot make sense of
+        except Exception as exc:  # zipfile and zlib raise a dozen kinds of errors for damaged data
             raise _damaged(path, size, exc) from exc
 
 
@@ -86,9 +88,10 @@ def _check_directory(file: IO[bytes], path: Path, size: int) -> None:
 
 
 def _large_directory(file: IO[bytes], position: int) -> Iterator[tuple[int, int]]:
-    """Yield members and bytes of the directory as a zip64 end record has them, which zipfile believes if it is there.
+    """Yield (number of members, bytes of the directory) from each possible zip64 end record.
 
-    zipfile looks for it right before its locator, whatever the locator says.
+    zipfile prefers these numbers to those of the plain end record. zipfile (Python 3.11) reads the record right before
+    the locator and ignores the offset in the locator, so both places are examined.
     """
     for start in (position - _LARGE_END_RECORD.size, _located(file, position)):
         if start is None or start < 0:
@@ -101,7 +104,7 @@ def _large_directory(file: IO[bytes], position: int) -> Iterator[tuple[int, int]
 
 
 def _located(file: IO[bytes], position: int) -> int | None:
-    """Return where the locator at `position` says that the zip64 end record is, if there is one."""
+    """Return the offset of the zip64 end record from the locator at `position`; None without a locator."""
     if position < 0:
         return None
     file.seek(position)
@@ -156,7 +159,7 @@ def _check_weights(archive: zipfile.ZipFile, file: IO[bytes], path: Path, limit:
 
 @contextmanager
 def open_weights(path: Path) -> Iterator[h5py.File]:
-    """Open the weights of a `.keras` archive that was checked, or an HDF5 file itself, to read."""
+    """Open the weights of a checked `.keras` archive, or an HDF5 file, for reading."""
     if path.suffix != ".keras":
         with h5py.File(path, "r") as opened:
             yield opened
@@ -172,13 +175,14 @@ def open_weights(path: Path) -> Iterator[h5py.File]:
 
 @contextmanager
 def _weights(archive: zipfile.ZipFile, file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Give the archive's weights as a file: a window of the archive, or a temporary copy where they are compressed."""
+    """Yield the archive's weights as a file: a window of the archive, or a temporary copy of a compressed member."""
     member = archive.getinfo(WEIGHTS)
     with archive.open(member) as unpacked:  # zipfile compares the local header with the directory here
         if member.compress_type == zipfile.ZIP_STORED:
             yield cast("IO[bytes]", _Window(file, _start_of_data(file, member), member.file_size))
             return
         with tempfile.TemporaryFile() as copy:
+            # No more than the declared bytes, which `_check_members` held against the limit: the stream may be longer.
             remaining = member.file_size
             while remaining and (block := unpacked.read(min(_COPY, remaining))):
                 copy.write(block)
@@ -197,7 +201,7 @@ def _refusal(path: Path, what: str) -> CorruptCheckpointError:
 
 
 class _Window(io.RawIOBase):
-    """A stored member of an archive as a file of its own: nothing is copied. Reads only."""
+    """A stored member of an archive, as a read-only file; nothing is copied."""
 
     def __init__(self, file: IO[bytes], start: int, length: int) -> None:
         self._file, self._start, self._length, self._position = file, start, length, 0

@@ -1,7 +1,8 @@
-"""Is this HDF5 file safe to hand to a loader?
+"""Checks of an HDF5 file before a loader opens the file.
 
-Keras's loader trusts the file's structure: links lead to other files, shapes are allocated as declared. Here nothing is
-followed and nothing is allocated: every object is looked at once, by the low-level interface, within bounds.
+Keras's loader trusts the file's structure: it follows links to other files, and allocates the shapes that are declared.
+Here no soft or external link is followed and no array is allocated: every object is examined once, by the low-level
+interface of h5py, within bounds.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from remote_ckpt.errors import CorruptCheckpointError
 from remote_ckpt.weights_file import _heaps as heaps
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# What a writer makes must be within these: `check_written` refuses the rest before it is uploaded.
-MAX_OBJECTS = 1_000_000  # a model of 5,000 variables makes about 15,000; a million are looked at in half a minute
+# Our own writers must stay within these limits: `check_written` refuses other files before they are uploaded.
+MAX_OBJECTS = 1_000_000  # a model of 5,000 variables makes about 15,000; a million are examined in half a minute
 MAX_DEPTH = 1_000  # a nested model takes two levels; Python's recursion ends Keras's own walk at about that depth
 MAX_ATTRIBUTES = 1_000  # legacy whole-model files have about five at an object
 _FLOOR = 64 << 20  # bytes any file may declare, however small it is
@@ -30,13 +31,16 @@ _SCALAR_CLASSES = frozenset({h5t.INTEGER, h5t.FLOAT, h5t.ENUM, h5t.STRING})
 
 
 def check(path: Path, *, max_bytes: int | None = None) -> None:
-    """Make sure that an HDF5 file is whole and does nothing but hold arrays. Reads metadata only; changes nothing.
+    """Check an HDF5 file: complete, and nothing but arrays inside.
 
-    Refused: what is not HDF5 or is truncated; soft, external and looping links; data in other files, virtual or
+    Reads the metadata only; where a loader may read texts of variable length, also the whole file, in small blocks.
+    Changes nothing.
+
+    Refused: a file that is not HDF5 or is truncated; soft, external and looping links; data in other files, virtual or
     overlapping; data in chunks, and with it all compression: Keras writes none, and the HDF5 library (1.14) reads past
-    its buffers where a chunk's filters were tampered with; texts that would not end; types other than numbers, booleans
-    and strings; shapes without data; more than a million objects or a thousand levels.
-    Bounded in time and memory by those limits.
+    its buffers where a chunk's filters were tampered with; texts that the HDF5 library would read without end; types
+    other than numbers, booleans and strings; shapes without data; more than a million objects, a thousand levels, or a
+    thousand attributes of one object. Bounded in time and memory by those limits.
 
     Args:
         path: A local file, from anywhere.
@@ -44,7 +48,7 @@ def check(path: Path, *, max_bytes: int | None = None) -> None:
             is more.
 
     Raises:
-        CorruptCheckpointError: It is not safe to load; the message says why and where.
+        CorruptCheckpointError: The file is not safe to load; the message gives the reason and the place.
         OSError: The file cannot be read at all.
     """
     size = path.stat().st_size
@@ -57,9 +61,17 @@ def check(path: Path, *, max_bytes: int | None = None) -> None:
 def check_opened(
     open_file: Callable[[], h5py.File], raw: IO[bytes], name: str, size: int, max_bytes: int | None
 ) -> None:
-    """Check an HDF5 file that `open_file` opens, and `raw` reads; `name` and `size` (bytes) describe it.
+    """Check an HDF5 file, already open as bytes.
 
-    Raises: as `check`.
+    Args:
+        open_file: Opens the file with h5py.
+        raw: The same file's bytes; the position is changed.
+        name: The file's name, for messages.
+        size: Of the file, in bytes.
+        max_bytes: As in `check`.
+
+    Raises:
+        CorruptCheckpointError: As in `check`; also where the file cannot be read.
     """
     inspection = _Inspection(name, size, max_bytes)
     try:
@@ -70,15 +82,15 @@ def check_opened(
     except CorruptCheckpointError:
         raise
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, UnicodeError, OverflowError) as exc:
-        # h5py's translations of what the HDF5 library says about damaged metadata.
+        # h5py translates the HDF5 library's errors about damaged metadata into these classes.
         raise CorruptCheckpointError(f"{name}: damaged or truncated HDF5 file ({size} bytes): {exc}") from exc
 
 
 class _Inspection:
-    """One bounded walk through one file.
+    """A bounded walk through a file.
 
     Attributes:
-        has_texts: Whether a loader may read texts of any length, which lie in heaps of their own.
+        has_texts: Whether a loader may read texts of variable length; HDF5 stores them in global heaps.
     """
 
     def __init__(self, name: str, size: int, max_bytes: int | None) -> None:
@@ -114,14 +126,14 @@ class _Inspection:
         names: list[bytes] = []
         odd: list[bytes] = []
 
-        def visit(name: bytes, info: Any) -> bool | None:  # must not raise: there is C between here and the caller
+        def visit(name: bytes, info: Any) -> bool | None:  # must not raise: the C library calls it
             (names if info.type == h5l.TYPE_HARD else odd).append(name)
             return True if odd or len(names) + len(self._seen) > MAX_OBJECTS else None
 
         group.links.iterate(visit, info=True)
         if odd:
             raise self._refusal("a soft or external link", f"{where} → {odd[0].decode('utf-8', 'replace')}")
-        return names  # too many of them will be noticed when they are opened
+        return names  # `_note` refuses the file if there are too many
 
     def _note(self, object_id: Any, place: str) -> None:
         info = h5o.get_info(object_id)
@@ -136,7 +148,7 @@ class _Inspection:
         for index in range(count):
             attribute = h5a.open(object_id, index=index)
             self._type(attribute.get_type(), place)
-            # No loader reads the one that Keras writes beside each group of variables.
+            # Keras writes an attribute `name` at each group of variables; no loader reads it.
             unread = isinstance(object_id, h5g.GroupID) and attribute.name == b"name"
             self.has_texts = self.has_texts or (not unread and _is_text(attribute.get_type()))
             self._declare(attribute.get_space(), attribute.get_type(), place)
@@ -176,7 +188,7 @@ class _Inspection:
     def _type(self, type_id: h5t.TypeID, place: str) -> None:
         kind = type_id.get_class()
         if kind in _SCALAR_CLASSES:
-            _ = type_id.dtype  # raises what a loader would meet: a number that NumPy has no type for
+            _ = type_id.dtype  # raises, as in a loader, for a number that has no NumPy type
             return
         if kind == h5t.OPAQUE and type_id.get_size() <= 2 and not type_id.get_tag():
             return  # bfloat16 and float8, as h5py stores them
@@ -196,5 +208,5 @@ class _Inspection:
 
 
 def _is_text(type_id: h5t.TypeID) -> bool:
-    """Return whether values of this type are texts of any length."""
+    """Return whether values of this type are texts of variable length."""
     return type_id.get_class() == h5t.STRING and bool(type_id.is_variable_str())

@@ -1,4 +1,4 @@
-"""Our own files always load: what was just written is looked at as its readers will look at it."""
+"""Checks of files just written by this package, by the rules of the readers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from remote_ckpt.weights_file._check import check
 
 
 def check_written(path: Path, suffix: str) -> None:
-    """Make sure that readers accept a file that was just written; looks at its metadata alone. On the worker.
+    """Check a file just written as a reader will. Runs on the worker thread.
+
+    Reads as much as `check` and `check_keras_archive` do: mostly the metadata.
 
     Args:
-        path: The file.
-        suffix: ".weights.h5", ".h5" or ".keras", whatever the file is called as yet.
+        path: The file; it may still have a temporary name.
+        suffix: The suffix of the final name: ".weights.h5", ".h5" or ".keras".
 
     Raises:
-        SaveFailedError: A reader would refuse it; the message says why.
+        SaveFailedError: A reader would refuse the file; the message gives the reason.
+        OSError: The file cannot be read.
     """
     try:
         (check_keras_archive if suffix == ".keras" else check)(path)

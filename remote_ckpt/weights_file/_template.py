@@ -1,8 +1,9 @@
-"""Write later weights files over the first one: its bytes, with the data of every dataset replaced.
+"""Later weights files, made from the bytes of the first file with the data of every dataset replaced.
 
 Two saves of one model have the same layout, and every byte outside the datasets is equal (measured, h5py 3.14). So the
-first file, as Keras writes it, is a template: what lies between the datasets is kept, and a later file is those gaps
-and the new data, written in the order of the file with `writev`: no h5py, no second copy of the model, no GIL.
+first file, as Keras writes it, is a template: the bytes between the datasets are kept in memory. A later file consists
+of these gaps and the new data, written in the order of the file with `writev`: without h5py, without a second copy of
+the model, and without the GIL during the system calls.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import numpy as np
 
 from remote_ckpt.weights_file._own import check_written
 
-_BATCH_BYTES = 8 << 20  # what one writev gathers at most, unless one tensor alone is larger
+_BATCH_BYTES = 8 << 20  # one writev is sent once this much is gathered; the last tensor may exceed it
 _BATCH_BUFFERS = 512  # half of IOV_MAX on Linux and macOS
-_PLAIN_KINDS = frozenset("biufc")  # stored by h5py as the very bytes NumPy holds
-_CUSTOM_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # stored as opaque bytes, equally verbatim
+_PLAIN_KINDS = frozenset("biufc")  # h5py stores exactly the bytes that NumPy holds
+_CUSTOM_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # stored as opaque bytes, also unchanged
 
 
 class Dataset(NamedTuple):
-    """One dataset as the writer sees it before it is written: place in the file, shape, dtype name."""
+    """A dataset to be written: path in the file, shape, dtype name."""
 
     path: str
     shape: tuple[int, ...]
@@ -33,23 +34,23 @@ class Dataset(NamedTuple):
 
 
 class Layout(Protocol):
-    """All that decides the bytes outside the data. Equal layouts give equal files but for the data."""
+    """Everything on which the bytes outside the data depend. Files of equal layouts differ in the data alone."""
 
     @property
     def key(self) -> Hashable:
-        """What two layouts are compared by: names, order, attributes, shapes and dtypes."""
+        """The key for comparing layouts: names, order, attributes, shapes and dtypes."""
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the data."""
+        """The size of the data, in bytes."""
 
     @property
     def datasets(self) -> Sequence[Dataset] | None:
-        """The datasets in the order of their values; None when no template can serve such a file."""
+        """The datasets in the order of their values; None if such a file cannot be written from a template."""
 
 
 class Template:
-    """The bytes between the datasets of one file, and where each dataset's data goes. Immutable."""
+    """The bytes between the datasets of one file, and the offset of each dataset's data. Immutable."""
 
     def __init__(self, size: int, gaps: Sequence[tuple[int, bytes]], places: Sequence[tuple[int, int]]) -> None:
         self._size = size
@@ -66,8 +67,8 @@ class Template:
             datasets: What the file holds, in the order in which `write` will ask for the data.
 
         Returns:
-            None when a dataset's data is not stored as its plain bytes in one run: strings, chunks, filters, unknown
-            dtypes. Such files go through h5py each time.
+            None if a dataset's data is not stored as plain bytes in one piece (strings, chunks, filters, unknown
+            dtypes), or if datasets overlap. Such files are written by h5py each time.
         """
         with h5py.File(path, "r") as file:
             found = [_run_of_bytes(file, dataset) for dataset in datasets]
@@ -75,7 +76,7 @@ class Template:
         for index, run in enumerate(found):
             if run is None:
                 return None
-            if run[1]:
+            if run[1]:  # a dataset of no bytes has no place, and is never asked for
                 places.append((*run, index))
         places.sort()
         size = path.stat().st_size
@@ -83,14 +84,20 @@ class Template:
         return None if gaps is None else cls(size, gaps, [(offset, index) for offset, _, index in places])
 
     def write(self, path: Path, take: Callable[[int], np.ndarray]) -> None:
-        """Write the file; `take(i)` gives the data of dataset i, is called once each, and may release it.
+        """Write a file of the template's layout.
 
-        What is at `path` is written over in place: its pages are at hand, and finding new ones takes as long again.
-        Memory holds one batch (8 MiB) or the largest tensor. After an error the file is incomplete; remove it.
+        An existing file is overwritten in place: its pages are in memory already, and allocating new ones would double
+        the time. Memory holds one batch (8 MiB, and at most one tensor more). After an error the file is incomplete;
+        remove it.
+
+        Args:
+            path: The file; created if it does not exist.
+            take: Returns the data of dataset i; called once for each dataset that has data, and may then release it.
 
         Raises:
-            OSError: The disk refuses; a full one does so before anything is written.
-            ValueError: The data is not what the template was learnt from.
+            OSError: The disk refuses. A full disk is reported before any data is written, except on macOS and on file
+                systems that cannot reserve space.
+            ValueError: The data does not have the size of the data from which the template was learnt.
         """
         with open(path, "wb", buffering=0, opener=_keeping_what_is_there) as file:
             file.truncate(self._size)
@@ -115,7 +122,7 @@ class Template:
 
 
 class TemplateWriter:
-    """Writes the files of one model: the first of each layout as Keras does, the others over it.
+    """The writer of one model's files: the first file of each layout as Keras writes it, later ones from a template.
 
     Safe to use from several threads; keeps the template of the latest layout only (about a megabyte per thousand
     variables).
@@ -131,24 +138,28 @@ class TemplateWriter:
         take: Callable[[int], np.ndarray],
         write_first: Callable[[Path, Callable[[int], np.ndarray]], None],
     ) -> None:
-        """Write one file. After an error it is incomplete; remove it.
+        """Write a file. After an error the file is incomplete or refused; remove it.
 
         Args:
-            path: Replaced if it exists.
-            layout: What the file looks like.
-            take: Gives the data of value i, once; may release it.
+            path: With a template, an existing file is overwritten in place.
+            layout: The layout of the file.
+            take: Returns the data of value i; called at most once for each, and may then release it.
             write_first: Writes a file of this layout without a template, given `path` and `take`.
 
         Raises:
             SaveFailedError: A reader would refuse such a file.
+            OSError: As in `Template.write`, or from `write_first`.
+            ValueError: As in `Template.write`.
         """
-        known = self._known
+        known = self._known  # one read: another thread may replace the layout and its template at any time
         if known is not None and known[0] == layout.key and known[1] is not None:
             known[1].write(path, take)
             return
         write_first(path, take)
         if known is None or known[0] != layout.key:
             check_written(path, ".weights.h5")  # later files of this layout differ in their numbers alone
+            # Layout and template in one assignment: no thread sees the one without the other. If two threads write the
+            # first file of a layout at the same time, both learn the template, and the later assignment stays.
             self._known = layout.key, _learn(path, layout)
 
 
@@ -158,7 +169,7 @@ def _learn(path: Path, layout: Layout) -> Template | None:
 
 
 def _run_of_bytes(file: h5py.File, dataset: Dataset) -> tuple[int, int] | None:
-    """Return (offset, bytes) of a dataset's data, or None where the file's bytes are not NumPy's bytes."""
+    """Return (offset, bytes) of a dataset's data, or None if the file's bytes are not NumPy's bytes."""
     stored = file[dataset.path]
     custom = dataset.dtype in _CUSTOM_FLOATS
     if not custom and (stored.dtype.kind not in _PLAIN_KINDS or stored.dtype.name != dataset.dtype):
@@ -188,16 +199,18 @@ def _bytes_between(path: Path, size: int, places: Sequence[tuple[int, int, int]]
 
 
 def _keeping_what_is_there(path: str, flags: int) -> int:
+    # Mode "wb" truncates, which would give back the pages of an existing file: see `Template.write`.
     return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Allocate the file's blocks at once: a quarter faster to write (measured, ext4), and a full disk says so first."""
+    """Allocate the file's blocks at once: a quarter faster to write (measured, ext4); a full disk is reported first."""
     try:
         os.posix_fallocate(descriptor, 0, size)
-    except AttributeError:  # macOS
+    except AttributeError:  # macOS has no posix_fallocate; a full disk is reported by the writes there
         return
     except OSError as exc:
+        # These three: the file system or kernel cannot reserve space. Others, as ENOSPC, are real failures.
         if exc.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
 
@@ -209,7 +222,7 @@ def _bytes_of(array: np.ndarray) -> memoryview:
 
 def _write_all(descriptor: int, views: list[memoryview]) -> None:
     while views:
-        written = os.writev(descriptor, views)
+        written = os.writev(descriptor, views)  # may write less than asked for: the rest is sent again
         while views and written >= views[0].nbytes:
             written -= views.pop(0).nbytes
         if written:

@@ -1,1 +1,1 @@
-"""What S3 and GCS transfers share: planning parts, keeping a window of them under way, moving their bytes."""
+"""Code for transfers to S3 and GCS alike: plan parts, run a window of transfers, move the bytes."""

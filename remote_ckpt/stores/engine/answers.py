@@ -1,6 +1,6 @@
-"""Answers as they come: bounded in bytes and in time, never unpacked, and from nowhere but the place that was asked.
+"""Bound answers in bytes and in time, accept no redirects, and check fields.
 
-Whoever answers may be hostile, or no store at all: a captive portal, a proxy's error page, a server that never ends.
+The server may be hostile, or no store at all: a captive portal, a proxy's error page, an answer without an end.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from yarl import URL
 from remote_ckpt.errors import TransientError
 
 MOST = 16 << 20
-"""Bytes of an answer that is read as a whole; a thousand names of a listing take two million at most."""
+"""The most bytes of an answer read as a whole; a page of a listing, a thousand names, has two million at most."""
 
 MOST_OF_AN_ERROR = 64 << 10
-"""Bytes of a refusal; what comes after them tells nothing more."""
+"""The most bytes read of a refusal; the rest is ignored."""
 
 PATIENCE = 60.0
-"""Seconds that a small object, a refusal, or the beginning of an answer may take, however the bytes trickle."""
+"""Seconds in all for a small object, a refusal, or the beginning of an answer, even if bytes keep trickling in."""
 
-_LONG = 600.0  # seconds; S3 completes a large upload for minutes, and sends blanks meanwhile
+_LONG = 600.0  # seconds; S3 may take minutes to complete a large upload, and sends blanks during this time
 
 IDENTITY = {"Accept-Encoding": "identity"}
-"""Asks for bytes as they are: what is counted against a limit is then what is kept in memory."""
+"""Asks for uncompressed bytes: a limit on received bytes is then a limit on memory too."""
 
 _LEADING = (301, 302, 303, 307, 308)
 _PIECE = 1 << 16
@@ -34,24 +34,24 @@ _SMALL = 1 << 20
 
 
 class NoStoreError(Exception):
-    """An answer is none of a store: it has no end, or leads somewhere else. Trying again does not change that."""
+    """An answer without an end, or a redirect: not from a store. Trying again does not help."""
 
 
 class BoundedResponse(aiohttp.ClientResponse):
-    """aiohttp's answer, whose `read` ends: of a refusal with what came so far, else with an error."""
+    """An answer of aiohttp with a bounded `read`: a refusal is cut at the limit, any other answer is an error."""
 
     async def read(self) -> bytes:
-        """Return the whole body.
+        """Return the whole body; of a refusal the first `MOST_OF_AN_ERROR` bytes.
 
         Raises:
-            NoStoreError: It has more than `MOST` bytes.
-            asyncio.TimeoutError: It has taken too long.
+            NoStoreError: The answer is a success with more than `MOST` bytes.
+            asyncio.TimeoutError: Reading took more than `PATIENCE` seconds, or ten minutes for a success.
         """
         if self._body is None:
             try:
                 self._body = await asyncio.wait_for(self._bounded(), PATIENCE if self.status >= 300 else _LONG)
             except BaseException:
-                self.close()
+                self.close()  # the rest of the body is unread: the connection must not go back to the pool
                 raise
         return self._body
 
@@ -62,7 +62,7 @@ class BoundedResponse(aiohttp.ClientResponse):
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                self.close()
+                self.close()  # as above: the rest stays unread
                 if refused:
                     break
                 raise NoStoreError(f"the answer has more than {limit} bytes")
@@ -70,43 +70,49 @@ class BoundedResponse(aiohttp.ClientResponse):
 
 
 class Careful:
-    """An aiohttp session whose requests follow no redirect, and whose small ones are answered in time or not at all."""
+    """An aiohttp session without redirects, and with a time limit for small requests."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
-        """Take a session; its answers are bounded from now on."""
+        """Take a session; all later answers of this session are bounded."""
         session._response_class = BoundedResponse
         self._session = session
 
     async def request(self, method: str, url: Any, *, data: Any = None, **arguments: Any) -> aiohttp.ClientResponse:
-        """Make a request and return its answer, whose body is yet to be read.
+        """Make a request and return the answer, with the body still unread.
 
         Raises:
-            NoStoreError: It leads somewhere else, and not to another region of AWS.
+            NoStoreError: The answer is a redirect, and not to another region of AWS.
+            asyncio.TimeoutError: A request without a body, or with at most a MiB, had no answer in `PATIENCE` seconds.
         """
         asked = self._session.request(method, url, data=data, allow_redirects=False, **arguments)
         small = data is None or (isinstance(data, bytes | bytearray) and len(data) <= _SMALL)
+        # Sending a large body may take longer: for uploads `watch` gives up when no byte moves.
         answer = await asyncio.wait_for(asked, PATIENCE) if small else await asked
+        # botocore handles redirects to another region of AWS itself, and signs the request again.
         if answer.status in _LEADING and "x-amz-bucket-region" not in answer.headers:
             answer.close()
             raise NoStoreError(_led(answer))
         return answer
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the session has."""
+        """Return any other attribute of the session."""
         return getattr(self._session, name)
 
 
 def time_for(size: int) -> float:
-    """Return how many seconds a small object of `size` bytes may take."""
+    """Return the seconds allowed for reading a small object of `size` bytes."""
     return PATIENCE + size / _SLOWEST
 
 
 class FieldMissingError(TransientError, KeyError):
-    """An answer lacks a field that each such answer has."""
+    """A required field is missing in an answer."""
 
 
 class Told(dict[str, Any]):
-    """An answer's fields; one that is missing was lost on its way, or somebody else answers."""
+    """The fields of an answer; a missing field raises `FieldMissingError`.
+
+    The answer was then damaged on its way, or came from something other than the store.
+    """
 
     where = ""
 
@@ -115,7 +121,7 @@ class Told(dict[str, Any]):
 
 
 def told(answer: Any, where: str) -> Any:
-    """Return an answer, and whatever is in it, as `Told`; what is no answer at all is as one without a field."""
+    """Wrap the dictionaries in an answer, at every depth, as `Told`; return any other value unchanged."""
     if isinstance(answer, dict):
         made = Told({name: told(value, where) for name, value in answer.items()})
         made.where = where
@@ -124,9 +130,9 @@ def told(answer: Any, where: str) -> Any:
 
 
 def _led(answer: aiohttp.ClientResponse) -> str:
-    """Return what to report of an answer that leads somewhere else: without path and query, which may be secret."""
+    """Return a message about a redirect, without the target's path and query: these may contain secrets."""
     try:
         where = str(URL(answer.headers.get("Location", "")).origin())
-    except ValueError:
+    except ValueError:  # a relative or malformed Location
         where = "another name"
     return f"the service redirects to {where} ({answer.status}), which was not followed"

@@ -1,4 +1,4 @@
-"""The bytes of one part on their way to a socket."""
+"""The bytes of a part, and their way to a socket."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from remote_ckpt.stores.engine.pace import Pace
 from remote_ckpt.stores.engine.plan import Range
 
 HELD = MIB
-"""Bytes of one part that are in memory while it is sent, beside what the socket holds."""
+"""Bytes of a part in memory while the part is sent; the socket's own buffers come on top."""
 
 _SLICE = 256 * 1024
 
 
 class Content(Protocol):
-    """Bytes that can be read again and again."""
+    """Bytes for repeated reading."""
 
     def __len__(self) -> int: ...
 
@@ -54,7 +54,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class InFile:
-    """A range of an open file, read when it is sent: so that many parts can be under way in little memory."""
+    """A range of an open file, read only during sending, so many parts under way need little memory."""
 
     fd: int
     part: Range
@@ -77,17 +77,18 @@ class InFile:
 
 
 class PartBody:
-    """Bytes that go out slice by slice, at a pace, and that tell how far they have come.
+    """The body of a request: sends slice by slice, at a limited rate, and counts the bytes sent.
 
-    For botocore it is a file, because botocore would wrap plain bytes in one that aiohttp reads piecemeal; for aiohttp
-    it is a payload of its own, whose slices are views: the bytes are not copied before they reach the socket.
+    For botocore this is a file object: botocore would wrap plain bytes in a file that aiohttp reads in small pieces.
+    For aiohttp this is a payload of a type registered below. The slices are views: the bytes are not copied before they
+    reach the socket.
 
     Attributes:
-        moved: Bytes handed to the socket so far, all attempts together.
+        moved: Bytes given to the socket so far, in all attempts together; `head` and `tail` are not counted.
     """
 
     def __init__(self, content: Content, pace: Pace, *, head: bytes = b"", tail: bytes = b"") -> None:
-        """Take a part's bytes, the pace at which they may go, and what is sent around them (not counted)."""
+        """Take a part's bytes, the rate limit, and bytes to send before and after the part."""
         self.head = head
         self.tail = tail
         self.moved = 0
@@ -115,18 +116,18 @@ class PartBody:
         return position
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes; botocore reads when the user wants payloads signed."""
+        """Return the next bytes; botocore calls this if the user has turned on the signing of payloads."""
         start, end = self._position, len(self) if size < 0 else min(self._position + size, len(self))
         self._position = max(start, end)
         return self._between(start, end)
 
     async def write_to(self, writer: AbstractStreamWriter) -> None:
-        """Send all bytes."""
+        """Send all bytes, from the beginning at each attempt."""
         if self.head:
             await writer.write(self.head)
         for start, end in self._pieces():
             view = memoryview(await self._content.piece(start, end))
-            for at in range(0, len(view), _SLICE):
+            for at in range(0, len(view), _SLICE):  # `moved` grows with each slice; `watch` needs that to see progress
                 piece = view[at : at + _SLICE]
                 await self._pace.spend(len(piece))
                 await writer.write(piece)
@@ -146,9 +147,9 @@ class PartBody:
 
 
 class _PartPayload(payload.Payload):
-    """How aiohttp sends a `PartBody`."""
+    """An aiohttp payload for a `PartBody`."""
 
-    _autoclose = True  # nothing to close: it is memory, or a file that its owner closes
+    _autoclose = True  # nothing to close: the bytes are in memory, or in a file that the upload closes
 
     def __init__(self, value: PartBody, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("content_type", "application/octet-stream")

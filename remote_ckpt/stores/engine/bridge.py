@@ -1,4 +1,4 @@
-"""From any thread to the event loop that all fsspec filesystems share, and back."""
+"""Run coroutines on fsspec's shared event loop, from any other thread."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_PATIENCE = 10.0  # seconds for cancelled requests to say goodbye
+_PATIENCE = 10.0  # seconds for cancelled work to clean up
 
 
 def run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on `loop` from another thread and return its result.
+    """Run a coroutine on `loop` from another thread, wait, and return the result.
 
-    If the waiting thread is interrupted, by Ctrl-C say, the work is cancelled and given a few seconds to clean up; it
-    never goes on unwatched. (`fsspec.asyn.sync` would let it.)
+    If the waiting thread is interrupted, for example by Ctrl-C, the work is cancelled, and this waits up to ten seconds
+    while the work cleans up. (`fsspec.asyn.sync` would leave the work running.)
 
     Raises:
         RuntimeError: Called from the loop's own thread, which would wait for itself.
@@ -35,16 +35,16 @@ def run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     future = asyncio.run_coroutine_threadsafe(watched(), loop)
     try:
         return future.result()
-    except BaseException:
+    except BaseException:  # the work's own error, or an interrupt of this thread (KeyboardInterrupt)
         if not future.done():
             future.cancel()
-            finished.wait(_PATIENCE)
+            finished.wait(_PATIENCE)  # cancelled work still aborts uploads, and uses descriptors that the caller closes
         raise
 
 
 def is_running(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether this very thread is running `loop`, and must not wait for it."""
+    """Return whether the current thread runs `loop`; waiting here for work on the loop would then never end."""
     try:
         return asyncio.get_running_loop() is loop
-    except RuntimeError:
+    except RuntimeError:  # no loop runs in this thread
         return False

@@ -1,4 +1,4 @@
-"""Blocking work beside the event loop: reading parts, checksums, writing ranges."""
+"""Blocking work in threads beside the event loop: reading parts, checksums, writing ranges."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ T = TypeVar("T")
 
 _THREADS = 4
 _READ = MIB
-_MOST_BUFFERS = 512  # POSIX promises 16, Linux and macOS 1024
+_MOST_BUFFERS = 512  # of one `pwritev`; POSIX guarantees 16, Linux and macOS 1024
 
 
 class Disk:
-    """A few threads of our own: the loop's default executor also resolves names, and must not wait for a slow disk."""
+    """A few threads for the disk: in the loop's default executor a slow disk would hold up the resolving of names."""
 
     def __init__(self) -> None:
-        """Start no thread yet."""
+        """Make the pool; threads start on first use."""
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="remote_ckpt-disk")
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread. A cancelled wait lasts until the work is done: it may use a descriptor.
+        """Run blocking work in a thread and return the result. If cancelled, wait first until the work is done.
 
         Raises:
             StoreError: The interpreter is shutting down, and starts no more work.
         """
         try:
             future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except RuntimeError as exc:
+        except RuntimeError as exc:  # from the executor, at the interpreter's exit or after `close`
             raise StoreError("Cannot transfer any more: the interpreter is shutting down.") from exc
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
+            # A thread cannot be cancelled. The caller closes its descriptor next, and another file may get the number:
+            # the thread would then read or write that file.
             await asyncio.wait({future})
             raise
 
     def close(self) -> None:
-        """End the threads when their present work is done."""
+        """End the threads after their present work; return at once."""
         self._pool.shutdown(wait=False)
 
 
@@ -55,7 +57,7 @@ def read_range(fd: int, start: int, end: int) -> bytes:
         SpoolError: The file is shorter than it was.
     """
     data = os.pread(fd, end - start, start)
-    while len(data) < end - start:  # a signal
+    while len(data) < end - start:  # a signal may interrupt a read, or the file was cut
         more = os.pread(fd, end - start - len(data), start + len(data))
         if not more:
             raise SpoolError(f"A file being uploaded has lost bytes {start + len(data)} to {end}.")
@@ -64,7 +66,7 @@ def read_range(fd: int, start: int, end: int) -> bytes:
 
 
 def crc32c_of(fd: int, part: Range) -> int:
-    """Return a range's crc32c, read little by little, however long the range is.
+    """Return a range's crc32c; read a MiB at a time, whatever the length of the range.
 
     Raises:
         SpoolError: The file is shorter than it was.
@@ -76,12 +78,17 @@ def crc32c_of(fd: int, part: Range) -> int:
 
 
 def write_range(fd: int, pieces: Sequence[bytes], start: int) -> None:
-    """Write pieces one behind the other from an offset on; joining them first would cost as much as receiving them."""
+    """Write consecutive pieces, beginning at offset `start`, without joining the pieces in memory first.
+
+    Raises:
+        OSError: The local disk refused; some bytes may have been written.
+    """
     for at in range(0, len(pieces), _MOST_BUFFERS):
         batch = pieces[at : at + _MOST_BUFFERS]
         size = sum(map(len, batch))
         written = os.pwritev(fd, batch, start)
-        if written < size:  # a signal, or a nearly full disk: the rest in one go, or the error
+        # A signal or a nearly full disk makes a short write without an error; writing the rest succeeds or raises.
+        if written < size:
             _write_all(fd, memoryview(b"".join(batch))[written:], start + written)
         start += size
 

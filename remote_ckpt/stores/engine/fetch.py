@@ -1,4 +1,4 @@
-"""Ranges of one object, in parallel, into one file."""
+"""Download ranges of an object in parallel into a local file."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.spans import Span
 
 Sink = Callable[[Sequence[bytes]], Awaitable[None]]
-"""Takes the next pieces of a range, and returns when they are written."""
+"""Takes the next pieces of a range, and returns when the pieces are written."""
 
 Get = Callable[[Range, Sink], Awaitable[None]]
-"""Gives exactly the bytes of a range to a sink, always of the same version of the object."""
+"""Gives exactly the bytes of a range to a sink, always from the same version of the object."""
 
-_TRICKLE = 512  # bytes per second; 64 ranges at once have more on the slowest link that a run can live on
-_BATCH = MIB  # bytes: large enough to be worth a thread's while, small enough for its memory to be used again at once
+_TRICKLE = 512  # bytes per second; even when 64 ranges share the slowest usable link, each is faster than this
+_BATCH = MIB  # bytes: large enough for a hand-over to a thread, small enough for the memory to be used again at once
 
 
 @dataclass(frozen=True)
 class Download:
-    """One object on its way into one local file, in ranges; see `ObjectStore.fetch` for what it is made of."""
+    """A download of an object into a local file, in ranges; the fields are the arguments of `ObjectStore.fetch`."""
 
     target: Path
     size: int
@@ -44,21 +44,21 @@ class Download:
     landing: Landing | None
 
     async def run(self, info: ObjectInfo, get: Get, url: str, *, round_trip: float = math.inf) -> None:
-        """Write what is missing of the target, which has its full size from the start.
+        """Download the missing ranges into the target; the file has the full size from the start.
 
-        Ranges begin in order, so that the bytes from the beginning on are complete early. After a transient error a
-        range goes on where it broke off.
+        Ranges begin in order, so that the beginning of the file is complete early. After a transient error a range
+        continues at the first missing byte.
 
         Args:
             info: The object as it is now.
-            get: Fetches a range of that very version.
+            get: Fetches a range of exactly this version.
             url: The object's URL for messages.
             round_trip: Seconds of the quickest small request so far.
 
         Raises:
             PreconditionFailedError: The object has another size.
             SpoolError: The local file cannot be written.
-            StoreError: What `get` raised in the end.
+            StoreError: The last error of `get`, when retrying did not help.
         """
         if info.size != self.size:
             raise PreconditionFailedError(
@@ -70,7 +70,7 @@ class Download:
         try:
             await slide((partial(self._fetch, part, fd, get, url, window) for part in plan.parts), window)
         finally:
-            os.close(fd)
+            os.close(fd)  # `slide` has waited for all its jobs, and `Disk.do` for its threads: nothing writes any more
 
     async def _fetch(self, part: Range, fd: int, get: Get, url: str, window: Window) -> None:
         at = part.start
@@ -78,7 +78,7 @@ class Download:
         async def write(pieces: Sequence[bytes]) -> None:
             nonlocal at
             end = at + sum(map(len, pieces))
-            if end > part.end:
+            if end > part.end:  # a server that ignores Range, for example; the bytes would overwrite the next range
                 raise InvalidRequestError(f"Cannot fetch {url}: more bytes came than were asked for.")
             await self.disk.do(partial(self._write, fd, pieces, at, end))
             size, at = end - at, end
@@ -86,7 +86,7 @@ class Download:
                 self.progress(size)
 
         async def once() -> None:
-            if at < part.end:
+            if at < part.end:  # an error after the last byte leaves nothing to fetch
                 await get(Range(part.number, at, part.end), write)
 
         await retry.call_async(once, self.transfer.retry, on_retry=lambda _: window.throttled())
@@ -103,7 +103,7 @@ class Download:
             try:
                 _reserve(fd, self.size)
             except OSError:
-                os.close(fd)
+                os.close(fd)  # the caller gets no descriptor to close
                 raise
         except OSError as exc:
             raise _local(exc, self.target) from exc
@@ -112,18 +112,18 @@ class Download:
     def _write(self, fd: int, pieces: Sequence[bytes], start: int, end: int) -> None:
         try:
             write_range(fd, pieces, start)
-            if self.landing is not None:
+            if self.landing is not None:  # after the write: a crash in between costs a second download, no wrong bytes
                 self.landing.landed(start, end)
         except OSError as exc:
             raise _local(exc, self.target) from exc
 
 
 async def pour(chunks: AsyncIterable[bytes], sink: Sink, pace: Pace, limit: int) -> int:
-    """Give chunks as they arrive to `sink`, in batches, at a pace; return how many bytes there were.
+    """Give chunks to `sink` as they arrive, in batches, at a limited rate; return the number of bytes.
 
     Raises:
-        NoStoreError: There are more than `limit`. None beyond it is given.
-        asyncio.TimeoutError: They trickle.
+        NoStoreError: There are more than `limit` bytes. The sink gets none of the bytes beyond the limit.
+        asyncio.TimeoutError: Over a minute of waiting, fewer than 512 bytes a second arrived.
     """
     total, waiting, pieces = 0, 0, list[bytes]()
     async for chunk in _in_time(chunks):
@@ -141,9 +141,10 @@ async def pour(chunks: AsyncIterable[bytes], sink: Sink, pace: Pace, limit: int)
 
 
 async def _in_time(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield chunks while enough of them come; the time that is spent on what was yielded does not count.
+    """Yield chunks while bytes arrive fast enough; only the time spent waiting for chunks counts.
 
-    A session's own timeout is for one read, and a byte now and then would satisfy it for ever.
+    The timeout of aiohttp's session is for a single read: a server that sends a byte now and then would never exceed
+    that timeout.
     """
     iterator, waited, came = aiter(chunks), 0.0, 0
     while True:
@@ -161,7 +162,7 @@ async def _in_time(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 
 def collect(pieces: list[bytes]) -> Sink:
-    """Return a sink that keeps everything in `pieces`."""
+    """Return a sink for keeping all bytes in `pieces`."""
 
     async def keep(more: Sequence[bytes]) -> None:
         pieces.extend(more)
@@ -170,12 +171,12 @@ def collect(pieces: list[bytes]) -> Sink:
 
 
 def _reserve(fd: int, size: int) -> None:
-    """Take the room at once, so that a full disk is known before the first byte has crossed the network."""
+    """Reserve the file's disk space, so a full disk raises before the first byte crosses the network."""
     os.ftruncate(fd, size)
     if size and hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(fd, 0, size)
-        except OSError as exc:
+        except OSError as exc:  # other errors: this filesystem cannot reserve; a full disk is then found while writing
             if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
 

@@ -1,4 +1,4 @@
-"""What everything about one upload needs: the file, the key, and how work is repeated and counted."""
+"""The context of an upload: the file, the key, retries and counters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Job:
-    """The upload of one file to one key. Its methods run on the event loop, disk and checksums in threads.
+    """The upload of a file to a key. Methods run on the event loop; disk and checksums in threads.
 
     Attributes:
         url: The object's URL for messages.
         fd: The open source.
-        owner: Whose the object will be; None: nobody asks.
-        owners_last: Whether the service is known to keep an object's owner.
-        window: How many parts may be under way; narrowed here when something has to be repeated.
+        owner: The owner to store with the object; None: an object with equal bytes counts as ours.
+        owners_last: Whether a probe has found that the service keeps an object's owner.
+        window: How many parts may be under way; narrowed after each request that must be repeated.
     """
 
     disk: Disk
@@ -52,7 +52,7 @@ class Job:
     _started: float = field(default_factory=time.monotonic)
 
     async def retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a request after transient errors, lost answers included, while the upload's time lasts."""
+        """Repeat a request after transient errors, lost answers included, until the upload's deadline."""
 
         async def once() -> T:
             return await attempt()
@@ -61,25 +61,31 @@ class Job:
         return await retry.call_async(once, RetryPolicy(deadline=max(0.0, left)), on_retry=self._count)
 
     async def crc32c(self, part: Range) -> int:
-        """Return the crc32c of a part, read now: what rots on the disk later is refused by the service."""
+        """Return the crc32c of a part, read now: if the bytes on the disk change later, the service refuses them."""
         return await self.disk.do(partial(crc32c_of, self.fd, part))
 
     def body(self, part: Range) -> PartBody:
-        """Return a part's bytes, ready for sending; they are read when they are sent."""
+        """Return a part's body, ready for sending; the bytes are read during sending."""
         return PartBody(InFile(self.fd, part, self.disk), self.pace)
 
     async def counted(self, request: Coroutine[Any, Any, T], body: PartBody) -> T:
-        """Await a request that sends `body`; what crossed the network is counted even if it fails."""
-        before = body.moved
+        """Await a request with `body` as its content; count the sent bytes, also after a failure.
+
+        Raises:
+            TransientError: No byte of the body has moved for a minute.
+        """
+        before = body.moved  # earlier attempts count in `moved` as well
         try:
             return await watch(request, lambda: body.moved, self.url)
         finally:
             self.report.sent += body.moved - before
 
     def is_ours(self, found: ObjectInfo) -> bool:
-        """Return whether an object with our bytes may be what an earlier request of this upload made."""
+        """Return whether an object with our bytes may come from an earlier request of this upload."""
         if self.owner is None or found.owner == self.owner:
             return True
+        # The object has no owner. Either the service does not store owners, so equal bytes are enough; or, if a probe
+        # found that it stores them, this is not the object of our upload.
         return found.owner is None and not self.owners_last
 
     def tell(self, size: int) -> None:

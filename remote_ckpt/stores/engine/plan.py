@@ -1,4 +1,4 @@
-"""Into which parts a transfer is cut, and how many of them are under way at once."""
+"""Plan the parts of a transfer, and the number of parts under way at the same time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from remote_ckpt.stores.spans import Span
 MOST_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _UPLOADS = 32  # parts under way at first
 _MOST_UPLOADS = 64  # as many as the connection pools have room for
-_USUAL = 6 * MIB  # bytes of one: what arrived is kept after a crash, what was half there is not
+_USUAL = 6 * MIB  # bytes of a part: after a crash, complete parts are kept and incomplete parts are sent again
 _NEAR = 0.004  # seconds of a round trip: a server on this machine or beside it
 _NEAR_WIDTH = 4  # parts under way at first: there each connection is fast, and more of them only cost processor time
-_NEAR_USUAL = 32 * MIB  # bytes of one: there a request costs more processor time than round trips
+_NEAR_USUAL = 32 * MIB  # bytes of a part: there a request costs more in processor time than in round trips
 _DOWNLOADS = 32  # ranges under way
-_LONG = 4 * MIB  # bytes of one
-_HELD = 2 * MIB  # bytes of one in memory: what is being read or written, and what the connection holds meanwhile
+_LONG = 4 * MIB  # bytes of a range
+_HELD = 2 * MIB  # bytes in memory for a part: those being read or written, and those in the connection's buffers
 _GRAIN = 64 * 1024
 
 
@@ -40,12 +40,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a transfer is cut.
+    """The parts of a transfer.
 
     Attributes:
         parts: In order.
-        width: How many are under way at once, at first.
-        widest: How many may be, where more turn out to be faster.
+        width: How many parts are under way at the same time, at first.
+        widest: How many parts may be under way later, if more turn out to be faster.
     """
 
     parts: tuple[Range, ...]
@@ -59,12 +59,12 @@ class Plan:
 
     @property
     def lengths(self) -> list[list[int]]:
-        """What `with_lengths` makes the same parts of: how many parts of which size follow each other."""
+        """The sizes of the parts as pairs of count and bytes, for the journal; `with_lengths` is the reverse."""
         return [[len(list(alike)), size] for size, alike in groupby(part.size for part in self.parts)]
 
 
 def in_a_row(sizes: Iterable[int]) -> tuple[Range, ...]:
-    """Return parts of these sizes, one behind the other."""
+    """Return consecutive parts of these sizes."""
     parts, start = list[Range](), 0
     for number, size in enumerate(sizes, 1):
         parts.append(Range(number, start, start + size))
@@ -73,12 +73,16 @@ def in_a_row(sizes: Iterable[int]) -> tuple[Range, ...]:
 
 
 def evenly(size: int, part_size: int) -> tuple[Range, ...]:
-    """Return parts of one size; the last may be shorter."""
+    """Return parts of the same size; the last part may be shorter."""
     return in_a_row(min(part_size, size - start) for start in range(0, size, part_size))
 
 
 def with_lengths(lengths: Any, size: int, *, smallest: int) -> tuple[Range, ...] | None:
-    """Return the parts that a plan's `lengths` tell of; None if they are not a plan for `size` bytes that S3 takes."""
+    """Return the parts of a plan from `Plan.lengths`; None if `lengths` is no valid plan for `size` bytes.
+
+    `lengths` comes from a journal and may be anything. A valid plan has at most `MOST_PARTS` parts, each but the last
+    with at least `smallest` bytes.
+    """
     try:
         pairs = [(int(count), int(length)) for count, length in lengths]
     except (TypeError, ValueError, OverflowError):
@@ -91,7 +95,7 @@ def with_lengths(lengths: Any, size: int, *, smallest: int) -> tuple[Range, ...]
 
 
 def widths(transfer: Transfer, round_trip: float = math.inf) -> tuple[int, int]:
-    """Return how many parts of an upload may be under way, at first and at most: the memory bound wins."""
+    """Return how many parts of an upload may be under way, at first and at most; never beyond the memory bound."""
     bound = max(1, transfer.memory // _HELD)
     if transfer.concurrency is not None:
         return (min(transfer.concurrency, bound),) * 2
@@ -99,15 +103,15 @@ def widths(transfer: Transfer, round_trip: float = math.inf) -> tuple[int, int]:
 
 
 def plan_upload(size: int, transfer: Transfer, *, smallest: int, round_trip: float = math.inf) -> Plan:
-    """Cut an upload so that many connections share it until its end.
+    """Plan an upload so that many connections are busy until the end.
 
-    One connection to an object store is slow and many are fast, so even a small object is cut; and the parts fill the
-    window some whole number of times, because a last round of few parts leaves most connections idle. A part is read
-    while it is sent: however long it is, it holds about `_HELD` bytes.
+    A single connection to an object store is slow and many are fast, so even a small object is cut. The parts fill the
+    window a whole number of times, because a last round of few parts leaves most connections idle. A part is read while
+    it is sent: a part of any length needs about `_HELD` bytes of memory.
 
     Args:
-        size: Bytes.
-        transfer: What the user wants.
+        size: Bytes of the object.
+        transfer: The user's tuning.
         smallest: Bytes of the smallest part allowed (S3: 5 MiB).
         round_trip: Seconds of the quickest small request so far.
     """
@@ -122,16 +126,16 @@ def plan_upload(size: int, transfer: Transfer, *, smallest: int, round_trip: flo
 
 
 def plan_download(missing: Sequence[Span], transfer: Transfer, *, round_trip: float = math.inf) -> Plan:
-    """Cut what is missing so that many connections share it, and its beginning is complete early.
+    """Plan a download so that many connections are busy, and the beginning of the file is complete early.
 
-    A range is written as it arrives, so that however long it is it holds about `_HELD` bytes: the memory bound limits
-    how many are under way, and not how long they are. Shorter ranges would pay one more round trip each; longer ones
-    would all end together, with the whole file left to be verified after its last byte. Near the server, where
-    requests cost more than round trips, ranges are few and long.
+    A range is written as it arrives, so a range of any length needs about `_HELD` bytes of memory: the memory bound
+    limits how many ranges are under way, not their length. With shorter ranges, more of the time would be round trips.
+    Longer ranges would all end at the same time, and the whole file would have to be verified after the last byte. Near
+    the server, where requests cost more than round trips, ranges are few and long.
 
     Args:
         missing: The bytes to be fetched.
-        transfer: What the user wants.
+        transfer: The user's tuning.
         round_trip: Seconds of the quickest small request so far.
     """
     usual_width, usual = (_NEAR_WIDTH, _NEAR_USUAL) if round_trip < _NEAR else (_DOWNLOADS, _LONG)

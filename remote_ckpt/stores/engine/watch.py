@@ -1,4 +1,4 @@
-"""Requests that stand still: neither aiohttp nor the system gives up on a peer that stops reading."""
+"""Give up on stalled requests: neither aiohttp nor the system does so when the peer stops reading."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ PATIENCE = 60.0  # seconds
 
 
 async def watch(request: Coroutine[Any, Any, T], moved: Callable[[], int], what: str, patience: float = PATIENCE) -> T:
-    """Await `request`, and give up when `moved()` has not grown for `patience` seconds.
+    """Await `request`, and give up if `moved()` has not grown for `patience` seconds.
+
+    `moved()` is looked at every `patience` seconds, so giving up may take twice as long.
 
     Raises:
-        TransientError: Nothing moved; the request was cancelled.
+        TransientError: Nothing moved; the request was cancelled, and may still have been carried out.
     """
     task = asyncio.ensure_future(request)
     before = -1
@@ -31,6 +33,6 @@ async def watch(request: Coroutine[Any, Any, T], moved: Callable[[], int], what:
                 raise TransientError(f"Cannot send {what}: no byte has moved for {patience:.0f} s.")
             before = now
     finally:
-        if not task.done():
+        if not task.done():  # given up, or this coroutine was cancelled: the request must not go on without a waiter
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

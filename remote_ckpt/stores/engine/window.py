@@ -1,4 +1,4 @@
-"""A sliding window of jobs: the next one starts when any one ends."""
+"""A sliding window of jobs: when any job ends, the next job starts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ _GROWS = 1.5
 
 
 class Window:
-    """How many jobs may be under way: more while that makes them faster together, fewer when the service says so."""
+    """The number of jobs allowed under way: grows while the total speed grows, shrinks after failed requests.
+
+    For one event loop only.
+    """
 
     def __init__(self, width: int, widest: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with `width` jobs, and never exceed `widest` (by default as many as at first)."""
+        """Start with `width` jobs, and never allow more than `widest` (by default `width`)."""
         self._most = width
         self._widest = max(width, widest or 0)
         self._width = float(width)
@@ -26,18 +29,19 @@ class Window:
 
     @property
     def width(self) -> int:
-        """The present limit, at least one."""
+        """The present limit, at least 1."""
         return max(1, int(self._width))
 
     def throttled(self) -> None:
-        """Halve the limit, and seek no further: the service asked for it."""
+        """Halve the limit after a failed request; from now on never grow beyond the limit before."""
         self._width = max(1.0, self._width / 2)
         self._widest = self._most
 
     def succeeded(self, size: int = 0) -> None:
-        """Take note of a job that moved `size` bytes: narrowed, the window widens by one job for each full window.
+        """Count a finished job of `size` bytes, and widen the window where there is reason to.
 
-        After each window's worth of jobs it also widens for good, as long as the bytes per second have grown with it.
+        A narrowed window widens by one job for each full window of jobs. Also, after each full window, the limit itself
+        grows, as long as the last growth has made the bytes per second grow too.
         """
         self._width = min(float(self._most), self._width + 1 / self._width)
         self._done, self._moved = self._done + 1, self._moved + size
@@ -56,10 +60,10 @@ class Window:
 
 
 async def slide(jobs: Iterable[Job], window: Window) -> None:
-    """Run all jobs, as many at once as the window allows; there is no barrier between them.
+    """Run all jobs, as many at the same time as the window allows.
 
-    `jobs` is consumed as they start. After the first failure, or when cancelled, no new job starts and those under way
-    are cancelled and waited for, so that nothing goes on unwatched; then the failure is raised.
+    A job starts as soon as another ends; `jobs` is consumed as jobs start. After the first failure, or when cancelled,
+    no new job starts, and the jobs under way are cancelled and waited for. Then the first failure is raised.
     """
     running: set[asyncio.Future[None]] = set()
     try:
@@ -70,6 +74,7 @@ async def slide(jobs: Iterable[Job], window: Window) -> None:
         while running:
             running = await _some_done(running)
     finally:
+        # After a failure the caller closes descriptors and aborts uploads: no job may use them after that.
         for task in running:
             task.cancel()
         if running:
@@ -80,6 +85,6 @@ async def _some_done(running: set[asyncio.Future[None]]) -> set[asyncio.Future[N
     done, pending = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     failures = [error for task in done if (error := task.exception()) is not None]
     if failures:
-        running.difference_update(done)
+        running.difference_update(done)  # the caller's own set: it then cancels only the jobs that still run
         raise failures[0]
     return pending

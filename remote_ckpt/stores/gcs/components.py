@@ -1,4 +1,4 @@
-"""The temporary objects that one upload is composed of, under the run's hidden folder."""
+"""The components of an upload: temporary objects under the run's hidden folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _WIDTH = 32
 
 
 def folder_of(upload_id: str) -> str:
-    """Return the prefix of an upload's components."""
+    """Return the common prefix of the keys of an upload's components."""
     return f"{FOLDER}{upload_id}/"
 
 
 async def listed(session: GcsSession, prefix: str) -> list[ObjectInfo]:
-    """Return all components whose key begins with `prefix`."""
+    """Return all components with keys under `prefix`."""
     found: list[ObjectInfo] = []
     token = ""
     while True:
@@ -35,7 +35,10 @@ async def listed(session: GcsSession, prefix: str) -> list[ObjectInfo]:
 
 
 async def reduce(session: GcsSession, upload_id: str, parts: list[ObjectInfo]) -> list[ObjectInfo]:
-    """Compose components to fewer, level by level, until one request can take them all."""
+    """Compose components into fewer and larger components, until a single request can compose all.
+
+    Repeating this after an error is safe: the same keys get the same bytes.
+    """
     level = 0
     while len(parts) > objects.MOST_SOURCES:
         groups = [parts[at : at + objects.MOST_SOURCES] for at in range(0, len(parts), objects.MOST_SOURCES)]
@@ -52,9 +55,10 @@ async def reduce(session: GcsSession, upload_id: str, parts: list[ObjectInfo]) -
 
 
 def abandoned(parts: Iterable[ObjectInfo], oldest: datetime) -> list[ObjectInfo]:
-    """Return the components of uploads to which nothing has come since `oldest`.
+    """Return the components of all uploads without any new component since `oldest`.
 
-    The first ones of an upload that goes on may be days old: it took long, or waited in a spool and was resumed.
+    The first components of an upload under way may be days old: the upload took long, or was interrupted and resumed
+    from a spool. Therefore the newest component of each upload decides.
     """
     by_upload: dict[str, list[ObjectInfo]] = {}
     for part in parts:
@@ -68,10 +72,11 @@ def abandoned(parts: Iterable[ObjectInfo], oldest: datetime) -> list[ObjectInfo]
 
 
 async def remove(session: GcsSession, parts: Iterable[ObjectInfo]) -> None:
-    """Delete components that are as they were listed. What cannot be deleted now is left to a sweep."""
+    """Delete components, unless changed since they were listed; raise no `StoreError`."""
 
     async def one(part: ObjectInfo) -> None:
-        with suppress(StoreError):
+        with suppress(StoreError):  # a later sweep deletes the rest
+            # Only this generation: a process that resumes the upload may have written the component again.
             await objects.delete(session, part.key, part.version)
 
     await slide((partial(one, part) for part in parts), Window(_WIDTH))

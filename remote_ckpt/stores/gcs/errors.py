@@ -1,4 +1,4 @@
-"""Answers of Google Cloud Storage that are refusals, and requests without an answer, in our words."""
+"""Translate refusals of Google Cloud Storage, and requests without an answer, into our error classes."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ _PERMISSIONS = {
 def refused(
     status: int, contents: bytes, doing: str, url: str, *, changes: bool, of_bucket: bool = False
 ) -> StoreError:
-    """Return our error for an answer whose status is not a success.
+    """Return our error for an answer with a status other than success.
 
     Args:
-        status: Of HTTP.
-        contents: The answer's body, JSON if it comes from the service itself.
+        status: The HTTP status.
+        contents: The answer's body; JSON if the service itself answered.
         doing: A verb, for the message.
         url: The object's URL.
         changes: Whether the request would have changed something.
-        of_bucket: Whether it was about the bucket, and a 404 means that there is none.
+        of_bucket: Whether the request was about the bucket, so that a 404 means a missing bucket.
     """
     head = f"Cannot {doing} {url}: "
     reason, text = _reason(contents)
@@ -75,15 +75,16 @@ def refused(
         return PreconditionFailedError(f"{head}the object is not as expected; someone else has written it ({told}).")
     if status in (408, 409, 429):
         return TransientError(f"{head}the service is busy ({told}).")
-    if status >= 500 and status != 501:
+    if status >= 500 and status != 501:  # a proxy may answer so after the service has carried out the request
         kind = OutcomeUnknownError if changes else TransientError
         return kind(f"{head}the service failed ({told}).")
     return InvalidRequestError(f"{head}the service does not accept the request ({told}).")
 
 
 def unanswered(error: Exception, doing: str, url: str, *, changes: bool) -> StoreError:
-    """Return our error for a request that could not be made, or whose answer was lost."""
+    """Return our error for a request not made, or made without getting an answer."""
     head = f"Cannot {doing} {url}: "
+    # The order matters: google.auth's classes overlap, and a request that never arrived cannot have changed anything.
     if isinstance(error, google.auth.exceptions.TransportError):
         return TransientError(f"{head}Google's sign-in service cannot be reached ({error}).")
     if isinstance(error, google.auth.exceptions.DefaultCredentialsError):
@@ -111,7 +112,7 @@ _NO_CREDENTIALS = (
 
 
 def _unauthorized(reason: str, head: str, told: str) -> StoreError:
-    """Tell "you did not say who you are" from "what you say is no longer true"."""
+    """Return the error for a 401: no credentials were sent, or those sent have expired or are not valid."""
     if reason == "required":
         return NoCredentialsError(head + _NO_CREDENTIALS)
     return CredentialsExpiredError(f"{head}the credentials have expired or are not valid ({told}).")
@@ -122,5 +123,5 @@ def _reason(contents: bytes) -> tuple[str, str]:
         error: Any = json.loads(contents)["error"]
         details = error.get("errors") or [{}]
         return str(details[0].get("reason", "")), str(error.get("message", "")).rstrip(".")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):  # not the service's JSON: a proxy's page
         return "", ""

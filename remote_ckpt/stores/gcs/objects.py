@@ -1,4 +1,4 @@
-"""Requests about one object: insert, get, look, list, compose, rewrite, delete."""
+"""Requests about a single object: insert, look, read, compose, rewrite, delete; and a page of a listing."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ MOST_SOURCES = 32  # https://cloud.google.com/storage/docs/composite-objects
 
 
 def condition(expect: Version | Expect) -> dict[str, str]:
-    """Return the precondition's argument; generation 0 is an object that does not exist."""
+    """Return the argument of the precondition; generation 0 stands for a missing object."""
     if expect is Expect.ANYTHING:
         return {}
     return {"ifGenerationMatch": "0" if expect is Expect.ABSENT else str(expect)}
 
 
 def as_object(session: GcsSession, resource: dict[str, Any]) -> ObjectInfo:
-    """Return our view of an object's resource.
+    """Return an object's resource in the JSON API as `ObjectInfo`.
 
     Raises:
-        TransientError: It lacks what every resource has; it was damaged on its way, or somebody else answers.
+        TransientError: A required field is missing or malformed: the answer was damaged on its way, or did not come
+            from the service.
     """
     try:
         updated = resource.get("updated")
@@ -51,10 +52,10 @@ def as_object(session: GcsSession, resource: dict[str, Any]) -> ObjectInfo:
 
 
 def version_of(session: GcsSession, answer: Mapping[str, Any]) -> Version:
-    """Return the generation that an answer tells.
+    """Return the generation in an answer's fields or headers.
 
     Raises:
-        TransientError: It tells none.
+        TransientError: There is none.
     """
     found = answer.get("generation") or answer.get("X-Goog-Generation")
     if found is None:
@@ -65,9 +66,10 @@ def version_of(session: GcsSession, answer: Mapping[str, Any]) -> Version:
 def enclose(
     session: GcsSession, key: str, content: Content, crc: str, pace: Pace, owner: str | None = None
 ) -> tuple[PartBody, str]:
-    """Return the body of an insert, and its content type: metadata with the checksum to compare, then the bytes.
+    """Return the body of an insert request and the content type.
 
-    The lines end in CR LF, as the standard wants; gcsfs's own do not, and not every server takes them.
+    The body has the metadata first, with the checksum for the service to compare, and then the bytes. Its lines end in
+    CR LF, as the standard requires; those of gcsfs do not, and some servers refuse them.
     """
     boundary = secrets.token_hex(16)
     kind = "application/json" if key.endswith(".json") else "application/octet-stream"
@@ -89,30 +91,38 @@ def _owned_by(owner: str | None) -> dict[str, dict[str, str]]:
 async def put(
     session: GcsSession, key: str, data: bytes, expect: Version | Expect, owner: str | None = None
 ) -> Version:
-    """Write a small object in one request; the service compares the checksum."""
+    """Write a small object in a single request; the service compares the checksum.
+
+    Raises:
+        PreconditionFailedError: The object is not as `expect` requires.
+        OutcomeUnknownError: The answer was lost; the object may have been written.
+    """
     body, kind = enclose(session, key, InMemory(data), encode(crc32c(data)), Pace(None), owner)
     answer = await session.send(body, kind, "write", key, **condition(expect))
     return version_of(session, answer)
 
 
 async def look(session: GcsSession, key: str) -> ObjectInfo:
-    """Return what the service knows about an object."""
+    """Return the size, version, checksum, time and owner of an object."""
     return as_object(session, await session.call("GET", session.object_path(key), "look at", key))
 
 
 async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Version]:
-    """Return a small object's bytes, compared with the service's checksum where it tells one, and generation.
+    """Return a small object's bytes and generation; compare the bytes with the service's checksum, if there is one.
 
     Raises:
-        TransientError: They were damaged on their way; a manifest would be written back with the damage.
+        InvalidRequestError: The object has more than `limit` bytes.
+        TransientError: The bytes were damaged on their way (a damaged manifest would be written back), or the answer
+            took too long.
+        BucketNotFoundError: The bucket is missing, not only the object.
     """
     pieces: list[bytes] = []
     try:
         reading = session.download("read", key, collect(pieces), pace=Pace(None), headers={}, limit=limit)
         headers, _ = await asyncio.wait_for(reading, time_for(limit))
-    except asyncio.TimeoutError as exc:
+    except asyncio.TimeoutError as exc:  # a byte now and then satisfies the timeout of a single read, but not this one
         raise TransientError(f"Cannot read {session.name(key)}: the answer trickles, and was given up.") from exc
-    except ObjectNotFoundError:
+    except ObjectNotFoundError:  # the same 404 for a missing object and for a missing bucket
         await session.require_bucket()
         raise
     data = b"".join(pieces)
@@ -123,7 +133,12 @@ async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Versio
 
 
 async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
-    """Give the bytes of a range of that very generation to `sink`."""
+    """Download a range of exactly this generation of an object into `sink`.
+
+    Raises:
+        ObjectNotFoundError: This generation is no longer there.
+        TransientError: The connection broke, or bytes are missing; `sink` has received the bytes before that.
+    """
     wanted = {"Range": f"bytes={part.start}-{part.end - 1}"}
     _, arrived = await session.download(
         "fetch", key, sink, pace=pace, headers=wanted, limit=part.size, generation=str(version)
@@ -139,7 +154,12 @@ async def compose(
     expect: Version | Expect,
     owner: str | None = None,
 ) -> ObjectInfo:
-    """Make an object of up to 32 others, joined, each of them still as it was."""
+    """Join up to `MOST_SOURCES` objects into an object, on condition of the sources' versions and of `expect`.
+
+    Raises:
+        PreconditionFailedError: A source has changed, or the object under `key` is not as expected.
+        ObjectNotFoundError: A source is gone.
+    """
     wanted = {
         "sourceObjects": [
             {
@@ -156,10 +176,14 @@ async def compose(
 
 
 async def rewrite(session: GcsSession, source: ObjectInfo, target: str) -> ObjectInfo:
-    """Copy inside the service, over `target`; a large object may take several requests."""
+    """Copy an object inside the service, over `target`; a large object may take several requests.
+
+    `target` changes with the last request, in one step.
+    """
     path = f"{session.object_path(source.key)}/rewriteTo{session.object_path(target).removeprefix('/storage/v1')}"
     token: dict[str, str] = {}
     while True:
+        # On condition of the generation: another process may replace the source between the requests.
         answer = await session.call(
             "POST", path, "copy to", target, ifSourceGenerationMatch=str(source.version), **token
         )
@@ -169,16 +193,20 @@ async def rewrite(session: GcsSession, source: ObjectInfo, target: str) -> Objec
 
 
 async def delete(session: GcsSession, key: str, version: Version | None = None) -> None:
-    """Delete an object, or one generation of it; one that does not exist is deleted already."""
+    """Delete an object, or only the generation `version` of the object; a missing object counts as deleted.
+
+    Raises:
+        PreconditionFailedError: The object has another generation.
+    """
     query = {} if version is None else {"ifGenerationMatch": str(version)}
     try:
         await session.call("DELETE", session.object_path(key), "delete", key, **query)
-    except ObjectNotFoundError:
+    except ObjectNotFoundError:  # deleted before, perhaps by an earlier request of ours whose answer was lost
         return
 
 
 async def list_page(session: GcsSession, prefix: str, token: str) -> tuple[list[ObjectInfo], str]:
-    """Return one page of a listing, and the token of the next; empty at the end."""
+    """Return a page of a listing, and the token of the next page; an empty token at the end."""
     more = {"pageToken": token} if token else {}
     answer = await session.call("GET", session.bucket_path, "list", "", prefix=session.prefix + prefix, **more)
     found = (item for item in answer.get("items", ()) if not str(item.get("name", "")).endswith("/"))

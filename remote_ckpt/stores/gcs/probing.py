@@ -1,4 +1,4 @@
-"""What this server really does: Google's does all of it, emulators are tried."""
+"""Probe a server with the API of GCS for preconditions and owners; Google's own is probed like an emulator."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _OWNER = "probe"
 
 
 def probe(session: GcsSession) -> Capabilities:
-    """Try conditional inserts and a conditional compose; remove every trace.
+    """Try conditional inserts, owners, a conditional compose and a conditional delete.
+
+    The object is deleted again; deleting that fails is not reported.
 
     Raises:
-        StoreError: The bucket cannot be written at all.
+        StoreError: The bucket cannot be written at all, or an answer was lost: it is not known what the server does.
     """
     key = f"{HIDDEN}/probe-{uuid.uuid4().hex}"
 
@@ -40,7 +42,7 @@ def probe(session: GcsSession) -> Capabilities:
             lambda: session.run(objects.look(session, key)).version,
         )
     finally:
-        with suppress(StoreError):
+        with suppress(StoreError):  # a small object left behind must not hide what the probe found
             session.run(objects.delete(session, key))
     facts = (
         (create_only, probing.NO_CREATE_ONLY),
@@ -52,6 +54,6 @@ def probe(session: GcsSession) -> Capabilities:
 
 
 async def _keeps_owner(session: GcsSession, key: str) -> bool:
-    """Write an object that has an owner; return whether it has it then."""
+    """Write an object with an owner; return whether the stored object has this owner."""
     await objects.put(session, key, b"5", Expect.ANYTHING, _OWNER)
     return (await objects.look(session, key)).owner == _OWNER

@@ -1,4 +1,4 @@
-"""Requests to the JSON API on gcsfs's session, so that our own policy decides about retries."""
+"""Requests to the JSON API on gcsfs's session, without the retries of gcsfs: our own policy decides."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-# Without this gcsfs asks for the kind of each bucket before its first operation: over gRPC, which it imports for the
-# purpose, and for up to a minute where the answer is not to be had (emulators, credentials that may not ask).
+# Without this, gcsfs requests the kind of each bucket before the first operation. It does so over gRPC, which it
+# imports for this alone, and waits up to a minute if there is no answer (emulators, credentials without permission).
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 import aiohttp
@@ -38,7 +38,7 @@ _CHUNK = 1 << 20
 
 
 class GcsSession:
-    """Requests for one run, from any thread, with our errors.
+    """Requests for a run, from any thread (through `run`), with our errors.
 
     Attributes:
         bucket: The bucket's name.
@@ -46,7 +46,11 @@ class GcsSession:
     """
 
     def __init__(self, location: Location, storage_options: dict[str, Any]) -> None:
-        """Take a run's location and gcsfs's own arguments; credentials are looked for."""
+        """Take a run's location and gcsfs's own arguments, and look for credentials.
+
+        Raises:
+            StoreError: There are no credentials, or the options are wrong.
+        """
         self._location = location
         self._options = {**conf.get("gs", {}), **conf.get("gcs", {}), **storage_options}
         self._watched: aiohttp.ClientSession | None = None
@@ -57,12 +61,12 @@ class GcsSession:
 
     @property
     def endpoint(self) -> str:
-        """Where requests go."""
+        """The URL of the server."""
         return str(self._fs._location)
 
     @property
     def credentials_method(self) -> str | None:
-        """How gcsfs found its credentials; None when they were given to it."""
+        """The way in which gcsfs found credentials; None if the user passed credentials."""
         method: str | None = self._fs.credentials.method
         return method
 
@@ -76,7 +80,7 @@ class GcsSession:
         return loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that uses this session, from a thread of the caller's."""
+        """Run a coroutine on the event loop and wait for the result; call from any thread but the loop's own."""
         return bridge.run(self.loop, work)
 
     def name(self, key: str) -> str:
@@ -95,14 +99,22 @@ class GcsSession:
     async def call(
         self, method: str, path: str, doing: str, key: str, *, json_body: Any = None, **query: Any
     ) -> dict[str, Any]:
-        """Make one request and return its JSON."""
+        """Make a request and return the answer's JSON.
+
+        Raises:
+            StoreError: The service refused, or did not answer; translated by `errors.refused` and `errors.unanswered`.
+        """
         data = None if json_body is None else json.dumps(json_body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         async with self._request(method, path, doing, key, query, headers, data) as answer:
             return self._told(await answer.read() or b"{}", key)
 
     async def send(self, body: PartBody, content_type: str, doing: str, key: str, **query: Any) -> dict[str, Any]:
-        """Insert an object in one request, whose multipart body already holds its name."""
+        """Insert an object in a single request; the name is in the multipart body already.
+
+        Raises:
+            StoreError: As for `call`.
+        """
         path = f"/upload{self.bucket_path}"
         headers = {"Content-Type": content_type}
         query = {"uploadType": "multipart", **query}
@@ -112,10 +124,11 @@ class GcsSession:
     async def download(
         self, doing: str, key: str, sink: Sink, *, pace: Pace, headers: dict[str, str], limit: int, **query: Any
     ) -> tuple[Any, int]:
-        """Give an object's bytes to `sink`; return the answer's headers and how many bytes there were.
+        """Give an object's bytes to `sink`; return the answer's headers and the number of bytes.
 
         Raises:
             InvalidRequestError: There are more than `limit` bytes.
+            StoreError: As for `call`; `sink` may have received some bytes.
         """
         path = f"/download{self.object_path(key)}"
         async with self._request("GET", path, doing, key, {"alt": "media", **query}, headers, None) as answer:
@@ -127,10 +140,10 @@ class GcsSession:
             return answer.headers, await pour(answer.content.iter_chunked(_CHUNK), sink, pace, limit)
 
     def _told(self, body: bytes, key: str) -> dict[str, Any]:
-        """Return the fields of an answer that was a success.
+        """Return the fields of a successful answer.
 
         Raises:
-            TransientError: It is not JSON, or holds no fields: a proxy's page, say.
+            TransientError: The answer is not JSON, or has no fields; for example, a proxy's page.
         """
         try:
             contents = told(json.loads(body), self.name(key))
@@ -141,7 +154,7 @@ class GcsSession:
         return contents
 
     def reconnect(self) -> None:
-        """Start afresh: credentials are looked for again."""
+        """Make a new session and look for credentials again; requests under way end on the old session."""
         self._fs = self._open()
 
     def close(self) -> None:
@@ -161,11 +174,11 @@ class GcsSession:
         headers: dict[str, str],
         data: bytes | PartBody | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Make a request and yield its answer, if it is a success; errors while it is read are translated too."""
+        """Make a request and yield the answer after a success; also translate errors while the answer is read."""
         fs, changes = self._fs, method != "GET"
         try:
             session = await self._opened(fs)
-            signed = await asyncio.to_thread(fs._get_headers, headers)  # may fetch a new token, and waits for it
+            signed = await asyncio.to_thread(fs._get_headers, headers)  # may block: fetches a new token
             url = URL(f"{fs._location}{path}?{urlencode(fs._get_params(query))}", encoded=True)
             timeout = fs.requests_timeout or _TIMEOUT
             asked = Careful(session).request(method, url, headers={**signed, **IDENTITY}, data=data, timeout=timeout)
@@ -175,30 +188,31 @@ class GcsSession:
                     contents = await answer.read()
                     raise refused(answer.status, contents, doing, self.name(key), changes=changes, of_bucket=of_bucket)
                 yield answer
-        except RemoteCkptError:
+        except RemoteCkptError:  # translated already: `refused` above, or an error of the caller's block or sink
             raise
-        except Exception as exc:
+        except Exception as exc:  # also from the caller's block, if the connection breaks while the body is read
             raise unanswered(exc, doing, self.name(key), changes=changes) from exc
 
     async def _opened(self, fs: GCSFileSystem) -> aiohttp.ClientSession:
         session: aiohttp.ClientSession = await fs._set_session()
         if session is not self._watched:
             self._watched = session
-            weakref.finalize(self, _farewell, fs.loop, session)  # runs before gcsfs's own, which is not thread-safe
+            # At exit, finalizers run in reverse order: this runs before gcsfs's own, which is not thread-safe.
+            weakref.finalize(self, _farewell, fs.loop, session)
         return session
 
     async def require_bucket(self) -> None:
-        """Raise if the bucket is missing: the service's 404 does not tell it from a missing object.
+        """Raise if the bucket is missing: the service answers the same 404 as for a missing object.
 
         Raises:
-            BucketNotFoundError: It is.
+            BucketNotFoundError: The bucket is missing. After any other error this returns.
         """
         try:
             await self.call("GET", self.bucket_path, "reach", "", maxResults=1, prefix=self.prefix, fields="kind")
         except BucketNotFoundError:
             raise
         except RemoteCkptError:
-            return  # not allowed to know
+            return  # the credentials may not list, for example; the caller has an error to raise already
 
     def _open(self) -> GCSFileSystem:
         try:
@@ -215,10 +229,11 @@ class GcsSession:
 
 
 def _farewell(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-    """Close the connections when nobody needs them any more, or the interpreter ends."""
+    """Close the connections after the `GcsSession` was garbage-collected, or at the interpreter's exit."""
     if session.closed or not loop.is_running():
         return
     closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
+    # The garbage collector may run this in the loop's own thread, which would then wait for itself.
     if not bridge.is_running(loop):
         with suppress(TimeoutError, concurrent.futures.TimeoutError):
             closing.result(1.0)

@@ -1,4 +1,4 @@
-"""The dozen verbs, in the words of Google Cloud Storage."""
+"""The verbs of `ObjectStore` as requests to Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ class GcsStore(ObjectStore):
 
     @property
     def server(self) -> str:
-        """The endpoint as gcsfs resolved it."""
+        """The endpoint from gcsfs."""
         return identity.of_url(self._session.endpoint)
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
-        """Get an object unless it is too large."""
+        """Get an object of at most `limit` bytes."""
         return self._session.run(objects.read(self._session, key, limit))
 
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
-        """Insert with a precondition on the generation, and a checksum that the service compares."""
+        """Insert with a precondition on the generation, and a checksum for the service to compare."""
         return self._session.run(objects.put(self._session, key, data, expect))
 
     def stat(self, key: str) -> ObjectInfo:
-        """Get an object's resource; a second request tells a missing bucket from a missing object."""
+        """Get an object's resource; after a 404, a second request finds out whether the bucket is missing."""
         try:
             return self._session.run(objects.look(self._session, key))
-        except ObjectNotFoundError:
+        except ObjectNotFoundError:  # the same 404 for a missing object and for a missing bucket
             self._session.run(self._session.require_bucket())
             raise
 
@@ -81,7 +81,7 @@ class GcsStore(ObjectStore):
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:
-        """Insert, or send components in a sliding window and compose them; only if generation 0 is there."""
+        """Insert, or send components in a sliding window and compose; only if no object has the key (generation 0)."""
         known = probe_cache.recall(self._place)
         with open_source(source) as fd:
             job = GcsJob(
@@ -112,12 +112,12 @@ class GcsStore(ObjectStore):
         progress: Progress | None = None,
         landing: Landing | None = None,
     ) -> None:
-        """Get ranges in parallel, all of one generation; those of it that `landing` has are not asked for."""
+        """Get ranges in parallel, all of the same generation; skip the ranges already in `landing`."""
         download = Download(target, size, self._disk, self._transfer, progress, landing)
         self._session.run(self._fetch(key, download))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
-        """Rewrite inside the service."""
+        """Copy inside the service, with rewrite requests."""
 
         async def copy() -> ObjectInfo:
             return await objects.rewrite(self._session, await objects.look(self._session, source), target)
@@ -125,18 +125,18 @@ class GcsStore(ObjectStore):
         return self._session.run(copy())
 
     def delete(self, key: str) -> None:
-        """Delete an object; in a versioned bucket it stays retrievable."""
+        """Delete an object; in a versioned bucket the old version stays retrievable."""
         self._session.run(objects.delete(self._session, key))
 
     def delete_exactly(self, seen: ObjectInfo) -> None:
-        """Delete that generation alone; a server that is known to ignore it is looked at instead."""
+        """Delete only this generation; if a probe found that the server ignores the condition, compare first."""
         known = probe_cache.recall(self._place)
         if known is not None and not known.conditional_delete:
             return super().delete_exactly(seen)
         return self._session.run(objects.delete(self._session, seen.key, seen.version))
 
     def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """List page by page; components of uploads under way are not objects of the run."""
+        """List page by page, without the components of uploads under way."""
         token = ""
         while True:
             page, token = self._session.run(objects.list_page(self._session, prefix, token))
@@ -145,7 +145,7 @@ class GcsStore(ObjectStore):
                 return
 
     def probe(self) -> Capabilities:
-        """Try it on a small object under the hidden folder, once per bucket and month."""
+        """Try requests on a small object under the hidden folder; once per bucket and month on a machine."""
         return probe_cache.remembered(self._place, partial(probing.probe, self._session))
 
     def sweep_uploads(
@@ -155,7 +155,7 @@ class GcsStore(ObjectStore):
         ours: Callable[[str], bool] | None = None,  # noqa: ARG002 - all of them lie in our own folder
         dry_run: bool = False,
     ) -> list[str]:
-        """Delete the components that killed uploads left under this run."""
+        """Delete the components of abandoned uploads under this run, for example of killed processes."""
         oldest = datetime.now(timezone.utc) - older_than
 
         async def sweep() -> list[str]:
@@ -167,11 +167,11 @@ class GcsStore(ObjectStore):
         return self._session.run(sweep())
 
     def reconnect(self) -> None:
-        """Make a fresh session."""
+        """Make a new session."""
         self._session.reconnect()
 
     def close(self) -> None:
-        """Close connections and threads."""
+        """Close the connections, and end the threads after their present work."""
         self._session.close()
         self._disk.close()
 

@@ -1,4 +1,4 @@
-"""How a file becomes an object of GCS: found there, inserted in one request, or composed of components."""
+"""Upload a file as an object of GCS: find the object there, insert the file in one request, or compose components."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _GOODBYE = 30.0  # seconds
 
 @dataclass(kw_only=True)
 class GcsJob(Job):
-    """The upload of one file to one key of GCS."""
+    """The upload of a file to a key of GCS."""
 
     session: GcsSession
 
 
 async def upload(job: GcsJob) -> ObjectInfo:
-    """Bring the object into the store; see `ObjectStore.upload`."""
+    """Create the object from the file; see `ObjectStore.upload`."""
     single = job.digests.size <= _SINGLE
     present = None if single else await _look(job)
     if present is not None:
@@ -55,7 +55,7 @@ async def _insert(job: GcsJob) -> ObjectInfo:
     require_match(job.source, job.digests, whole.size, crc)
     try:
         info = await job.retry(lambda: _send(job, job.key, whole, crc, Expect.ABSENT, job.owner))
-    except PreconditionFailedError as exc:
+    except PreconditionFailedError as exc:  # another writer's object; or our own earlier request, its answer lost
         return await _resolve(job, exc)
     job.tell(info.size)
     return await _verified(job, info)
@@ -69,7 +69,10 @@ async def _send(job: GcsJob, key: str, part: Range, crc: int, expect: Expect, ow
 
 
 async def _copy_base(job: GcsJob) -> ObjectInfo | None:
-    """Take the earlier object as a whole, if it has these very bytes; GCS copies no ranges."""
+    """Copy the base as a whole if its bytes are exactly those of the file; GCS copies no ranges.
+
+    Return None if nothing was copied, or if the answer was lost: the file is then sent.
+    """
     base = job.base
     if base is None or base.digests.sha256 != job.digests.sha256 or job.digests.size <= _TRIFLE:
         return None
@@ -78,17 +81,17 @@ async def _copy_base(job: GcsJob) -> ObjectInfo | None:
         if (source.size, source.crc32c) != (job.digests.size, job.digests.crc32c):
             return None
         info = await objects.compose(job.session, job.key, [source], Expect.ABSENT, job.owner)
-    except PreconditionFailedError as exc:
+    except PreconditionFailedError as exc:  # the key is taken, or the base has changed since the look
         return await _resolve(job, exc)
     except StoreError:
-        return None  # it would have saved time; sending is always possible
+        return None  # a copy only saves time; the file can be sent instead
     job.report.reused += info.size
     job.tell(info.size)
     return await _verified(job, info)
 
 
 class _Composition:
-    """One upload in components. The journal names their folder before the first is sent."""
+    """An upload in components. The journal names their folder before the first component is sent."""
 
     def __init__(self, job: GcsJob) -> None:
         self._job = job
@@ -99,7 +102,11 @@ class _Composition:
         self._crcs: dict[int, int] = {}
 
     async def run(self) -> ObjectInfo:
-        """Send the components, compose them, and remove them."""
+        """Send the components, compose the object, and delete the components.
+
+        After a transient error, expired credentials or a cancellation, the components stay and the journal names their
+        folder, so that a later call resumes. After any other error, or with a `MemoryJournal`, they are deleted.
+        """
         job = self._job
         plan = await self._begin()
         job.window = Window(plan.width, plan.widest)
@@ -109,13 +116,14 @@ class _Composition:
             info = await self._compose(plan)
         except BaseException as exc:
             if self._is_final(exc):
+                # Shielded: a second cancellation must not stop the deletion; components that stay cost money.
                 await asyncio.shield(self._clean())
             raise
         await self._clean()
         return info
 
     async def _begin(self) -> Plan:
-        """Go on with the components that the journal names, or choose a new folder and note it."""
+        """Resume with the components in the journal, or choose a new folder and save the name in the journal."""
         job = self._job
         plan = plan_upload(job.digests.size, job.transfer, smallest=_SMALLEST)
         identity: dict[str, Any] = {
@@ -124,7 +132,7 @@ class _Composition:
             "size": job.digests.size,
             "crc32c": job.digests.crc32c,
         }
-        notes = await job.disk.do(job.journal.load)
+        notes = await job.disk.do(job.journal.load)  # an earlier process may have been killed in the middle
         earlier, part_size = notes.get("components"), notes.get("part_size")
         same = all(notes.get(name) == value for name, value in identity.items())
         if same and isinstance(earlier, str) and isinstance(part_size, int) and part_size >= _SMALLEST:
@@ -132,11 +140,12 @@ class _Composition:
             found = await job.retry(lambda: components.listed(self._session, components.folder_of(earlier)))
             self._present = {info.key: info for info in found}
             return replace(plan, parts=evenly(job.digests.size, part_size))
+        # Before the first component: a process killed later leaves nothing that its successor does not find.
         await self._note({**identity, "components": self._id, "part_size": plan.parts[0].size})
         return plan
 
     async def _part(self, part: Range) -> None:
-        """Bring one component there, unless an earlier attempt has."""
+        """Send a component, unless an earlier attempt has sent the same bytes."""
         job = self._job
         key = f"{components.folder_of(self._id)}part-{part.number:05d}"
         crc = await job.crc32c(part)
@@ -158,6 +167,8 @@ class _Composition:
         try:
             info = await job.retry(lambda: objects.compose(self._session, job.key, sources, Expect.ABSENT, job.owner))
         except (PreconditionFailedError, ObjectNotFoundError) as exc:
+            # Either another writer has the key, or an earlier request of ours succeeded and its answer was lost, or a
+            # sweep has deleted components.
             return await _resolve(job, exc)
         return await _verified(job, info)
 
@@ -168,14 +179,14 @@ class _Composition:
         return total
 
     def _is_final(self, error: BaseException) -> bool:
-        """Return whether nobody will go on with these components."""
+        """Return whether no later call can resume with these components after `error`."""
         if isinstance(self._job.journal, MemoryJournal):
             return True
         return not isinstance(error, (TransientError, CredentialsExpiredError, asyncio.CancelledError))
 
     async def _clean(self) -> None:
-        """Remove every component, those of earlier attempts too, and forget them."""
-        with suppress(asyncio.TimeoutError, StoreError):
+        """Delete all components, also those of earlier attempts, and empty the journal."""
+        with suppress(asyncio.TimeoutError, StoreError):  # a later sweep deletes the rest
             await asyncio.wait_for(self._remove_all(), _GOODBYE)
         await self._note({})
 
@@ -190,12 +201,18 @@ class _Composition:
 async def _look(job: GcsJob) -> ObjectInfo | None:
     try:
         return await job.retry(lambda: objects.look(job.session, job.key))
-    except (ObjectNotFoundError, AccessDeniedError):  # who may only create may not look
+    except (ObjectNotFoundError, AccessDeniedError):  # credentials that may only create objects may not look at them
         return None
 
 
 async def _resolve(job: GcsJob, refused: StoreError) -> ObjectInfo:
-    """Find out whether a refusal means that an earlier request of ours, whose answer was lost, succeeded."""
+    """Return our object if the refusal came from an earlier request of ours: successful, but the answer was lost.
+
+    Raises:
+        PreconditionFailedError: Other bytes, or another writer's object, have the key.
+        TransientError: No object has the key now, or the credentials may not look. Begin again.
+        BucketNotFoundError: The bucket is missing.
+    """
     present = await _look(job)
     if present is None:
         await job.session.require_bucket()
@@ -204,10 +221,10 @@ async def _resolve(job: GcsJob, refused: StoreError) -> ObjectInfo:
 
 
 def _accept(job: GcsJob, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
-    """Take an object for ours if it has our bytes and our owner; GCS knows the crc32c of every object.
+    """Return `present` as our object if bytes and owner are ours; GCS stores the crc32c of every object.
 
     Raises:
-        PreconditionFailedError: It has others.
+        PreconditionFailedError: The object has other bytes or another owner.
     """
     if not job.is_ours(present):
         raise PreconditionFailedError(f"Cannot create {job.url}: another writer's object has this name.") from refused
@@ -219,10 +236,10 @@ def _accept(job: GcsJob, present: ObjectInfo, refused: StoreError | None = None)
 
 
 async def _verified(job: GcsJob, info: ObjectInfo) -> ObjectInfo:
-    """Compare the finished object with the digests of the file.
+    """Compare the finished object with the digests of the file, and return the object.
 
     Raises:
-        TransientError: It is damaged, and was deleted.
+        TransientError: The object is damaged, and was deleted.
     """
     if (info.size, info.crc32c) == (job.digests.size, job.digests.crc32c):
         return info

@@ -1,4 +1,4 @@
-"""Runs in S3 and in what speaks its language, on s3fs's session."""
+"""Runs in S3 and in servers with the S3 API, on s3fs's session."""
 
 from remote_ckpt.stores.s3.store import S3Store
 

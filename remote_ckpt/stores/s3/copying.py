@@ -15,7 +15,7 @@ from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.s3 import objects, uploads
 from remote_ckpt.stores.s3.session import S3Session
 
-_AT_ONCE = 256 * MIB  # S3 copies up to 5 GiB in one request, slowly, and says nothing meanwhile
+_AT_ONCE = 256 * MIB  # S3 copies up to 5 GiB in one request, slowly, and sends nothing until the end
 _PART = 128 * MIB
 _WIDTH = 8
 
@@ -23,11 +23,14 @@ _WIDTH = 8
 async def copy(
     session: S3Session, source: str, target: str, *, at_once: int = _AT_ONCE, part: int = _PART
 ) -> ObjectInfo:
-    """Copy an object over another one; beyond `at_once` bytes in ranges of `part` bytes, in parallel."""
+    """Copy an object over another object; above `at_once` bytes in ranges of `part` bytes, in parallel.
+
+    `target` is replaced in one step: after an error it has its old bytes or the new ones, never a mixture.
+    """
     info = await objects.head(session, source)
     origin = {
         "CopySource": {"Bucket": session.bucket, "Key": session.prefix + source},
-        "CopySourceIfMatch": str(info.version),
+        "CopySourceIfMatch": str(info.version),  # another process may replace the source between the requests
     }
     if info.size <= at_once or not await _in_parts(session, target, evenly(info.size, part), origin):
         await session.call("copy_object", "copy to", target, **origin)
@@ -35,7 +38,7 @@ async def copy(
 
 
 async def _in_parts(session: S3Session, target: str, parts: Sequence[Range], origin: dict[str, Any]) -> bool:
-    """Copy range by range; return False if the server cannot."""
+    """Copy range by range; return False if the server does not support range copies. Abort after any failure."""
     upload_id = await uploads.begin(session, target)
     etags: dict[int, str] = {}
 
@@ -49,8 +52,9 @@ async def _in_parts(session: S3Session, target: str, parts: Sequence[Range], ori
         ordered = [etags[part.number] for part in parts]
         await uploads.complete(session, target, upload_id, ordered, crc=None, create_only=False)
     except BaseException as exc:
+        # Shielded: a second cancellation must not stop the abort, or the parts would stay and cost money.
         await asyncio.shield(uploads.abort(session, target, upload_id))
-        if isinstance(exc, (InvalidRequestError, FieldMissingError)):
+        if isinstance(exc, (InvalidRequestError, FieldMissingError)):  # some servers do not support range copies
             return False
         raise
     return True

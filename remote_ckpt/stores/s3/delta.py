@@ -1,4 +1,4 @@
-"""Which parts of a new object an earlier one already holds, and how to cut the new one for it."""
+"""Find the parts of a new object with the same bytes as in an earlier object, and cut the new object accordingly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ _MOST_COPIES = MOST_PARTS // 10
 
 @dataclass(frozen=True)
 class Source:
-    """An object in the store whose ranges may be copied, as long as it stays at `version`."""
+    """An object in the store with ranges for copying, as long as the object stays at `version`.
+
+    Attributes:
+        key: Relative to the run.
+        version: The ETag; each copy is made on condition of this version.
+        size: Bytes.
+        unchanged: The numbers, from 0, of the blocks of `BLOCK` bytes that are equal in the new object.
+    """
 
     key: str
     version: Version
@@ -31,11 +38,14 @@ class Source:
     unchanged: frozenset[int]
 
     def holds(self, part: Range) -> bool:
-        """Return whether the object has the very bytes of `part`, at the same place."""
+        """Return whether the object has exactly the bytes of `part`, at the same place."""
         return all(block in self.unchanged for block in range(part.start // BLOCK, -(-part.end // BLOCK)))
 
     def request(self, session: S3Session, part: Range) -> dict[str, Any]:
-        """Return what asks for a copy of `part`; of a small object S3 copies no ranges, but the whole."""
+        """Return the arguments of a request for a copy of `part`.
+
+        A part that is the whole object is copied without a range: S3 copies no ranges of small objects.
+        """
         whole = {
             "CopySource": {"Bucket": session.bucket, "Key": session.prefix + self.key},
             "CopySourceIfMatch": str(self.version),
@@ -46,7 +56,7 @@ class Source:
 
 
 async def find_source(session: S3Session, base: Base | None, digests: Digests) -> Source | None:
-    """Return the base as a source of copies; None if nothing of it can be used, for whatever reason."""
+    """Return the base as a source of copies; None if no block of the base can be used. Raise no `StoreError`."""
     if base is None:
         return None
     unchanged = _unchanged(base.digests, digests)
@@ -55,7 +65,8 @@ async def find_source(session: S3Session, base: Base | None, digests: Digests) -
     try:
         info = await objects.head(session, base.key)
     except StoreError:
-        return None  # it would have saved time; sending is always possible
+        return None  # the base is deleted, or may not be read; a copy only saves time, all parts can be sent instead
+    # The base may have been replaced under its key: a different size or checksum means other bytes.
     trusted = info.crc32c in (None, base.digests.crc32c) or not session.whole_crc32c
     if info.size != base.digests.size or not trusted:
         return None
@@ -70,13 +81,14 @@ def _unchanged(old: Digests, new: Digests) -> frozenset[int]:
 
 
 def plan_delta(size: int, source: Source, transfer: Transfer, *, uneven: bool) -> Plan:
-    """Cut an upload so that what is unchanged is few large copies, and what changed is many small parts.
+    """Cut an upload into a few large copies of unchanged bytes, and many small parts of changed bytes.
 
     Args:
-        size: Bytes.
-        source: What may be copied.
-        transfer: What the user wants.
-        uneven: Whether the service takes parts of different sizes (Cloudflare R2 does not); else all are one block.
+        size: Bytes of the new object.
+        source: The object from which ranges may be copied.
+        transfer: The user's tuning.
+        uneven: Whether the service accepts parts of different sizes (Cloudflare R2 does not). Otherwise all parts have
+            the same size: one block, or several blocks where one would give too many parts.
     """
     width, widest = widths(transfer)
     if uneven:
@@ -86,9 +98,10 @@ def plan_delta(size: int, source: Source, transfer: Transfer, *, uneven: bool) -
 
 
 def _lengths(size: int, source: Source, transfer: Transfer) -> Iterator[int]:
-    """Yield the parts' sizes: those of a run are equal, and at least `SMALLEST`, except at the object's end.
+    """Yield the sizes of the parts in bytes: at least `SMALLEST`, except at the object's end.
 
-    Beyond 40 GiB blocks are taken together, so that even of runs that alternate there are not too many parts.
+    A stretch of blocks is either all copied or all sent; its parts differ by at most one byte. Above 40 GiB, several
+    blocks are taken as one, so that even alternating stretches do not give more parts than S3 allows.
     """
     cell = BLOCK * -(-size // (BLOCK * _CELLS))
     sent = max(transfer.part_size or 0, SMALLEST, -(-size // _CELLS))

@@ -1,4 +1,4 @@
-"""Errors of S3, botocore, aiohttp and s3fs, in our words; decided by the response's status and code alone."""
+"""Translate errors of S3, botocore, aiohttp and s3fs into our classes, by their status, code and class alone."""
 
 from __future__ import annotations
 
@@ -64,19 +64,27 @@ _WRITES = {"put_object", "complete_multipart_upload", "copy_object", "create_mul
 
 
 def code_of(error: BaseException | None) -> str:
-    """Return the service's error code behind one of our errors; empty when it did not answer."""
+    """Return the service's error code behind an error of ours; empty when the service did not answer."""
     response = _response(error)
     return str(response.get("Error", {}).get("Code", "")) if response else ""
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return whether the service says that bytes or checksums do not fit."""
+    """Return whether the service refused because bytes and checksums do not agree."""
     return code_of(error) in _DAMAGED
 
 
 def translate(error: Exception, method: str, doing: str, url: str) -> StoreError:
-    """Return our error for one that s3fs raised from `method`, botocore's name of the call."""
+    """Return our error for a foreign error from a call of s3fs.
+
+    Args:
+        error: The foreign error.
+        method: Botocore's name of the call.
+        doing: A verb, for the message.
+        url: The object's URL, for the message.
+    """
     head = f"Cannot {doing} {url}: "
+    # The order matters: botocore's classes overlap, and an answer of the service is more exact than any class.
     response = _response(error)
     if response is not None:
         return _answered(response, method, head)
@@ -132,7 +140,7 @@ def _by_status(status: int, code: str, method: str, head: str, told: str) -> Sto
         return TransientError(f"{head}the bytes arrived damaged ({told}).")
     if code in _CUT or status in (408, 409):
         return TransientError(f"{head}the service gave up ({told}).")
-    if status >= 500 and status != 501:
+    if status >= 500 and status != 501:  # a proxy may answer so after the service has carried out the request
         return _lost(method)(f"{head}the service failed ({told}).")
     if code in _REGION or 300 <= status < 400:
         return InvalidRequestError(
@@ -143,12 +151,13 @@ def _by_status(status: int, code: str, method: str, head: str, told: str) -> Sto
 
 
 def _unanswered(error: Exception, method: str, head: str) -> StoreError:
-    if isinstance(error, boto.ConnectTimeoutError) or never_arrived(error):
+    if isinstance(error, boto.ConnectTimeoutError) or never_arrived(error):  # no connection: nothing was carried out
         return TransientError(f"{head}the service cannot be reached ({describe(error)}).")
     return _lost(method)(f"{head}the connection broke ({describe(error)}).")
 
 
 def _lost(method: str) -> type[TransientError]:
+    # A write whose answer was lost may have been carried out. Repeating a read is always safe.
     return OutcomeUnknownError if method in _WRITES else TransientError
 
 
@@ -167,7 +176,7 @@ def _forbidden(method: str, said: str) -> str:
 
 
 def _response(error: BaseException | None) -> dict[str, Any] | None:
-    while error is not None:
+    while error is not None:  # our own errors have the foreign error as their cause
         response = getattr(error, "response", None)
         if isinstance(response, dict):
             return response

@@ -1,4 +1,4 @@
-"""An upload to S3: what it needs, and how bytes are sent."""
+"""The context of an upload to S3, and the sending of bytes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from remote_ckpt.stores.s3.session import S3Session
 
 @dataclass(kw_only=True)
 class S3Job(Job):
-    """The upload of one file to one key of S3."""
+    """The upload of a file to a key of S3."""
 
     session: S3Session
 
     async def send(self, method: str, body: PartBody, crc: int, **arguments: Any) -> dict[str, Any]:
-        """Send bytes in one request, once."""
+        """Send bytes in a single request; never repeat the request."""
         request = objects.send(self.session, method, "create", self.key, body, encode(crc), **arguments)
         return await self.counted(request, body)
 
     async def agrees(self, answer: dict[str, Any], body: PartBody, crc: int) -> bool | None:
-        """Return whether the service's answer agrees with the bytes; None when it cannot be told."""
+        """Compare the checksum in the service's answer with the bytes; return None if the answer proves nothing."""
         return await self.disk.do(lambda: objects.agrees(answer, body, encode(crc)))

@@ -1,4 +1,4 @@
-"""An object made of parts: begun or resumed, its parts copied or sent in a sliding window, completed."""
+"""Upload an object in parts: begin or resume, copy or send the parts in a sliding window, complete."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _GOODBYE = 20.0  # seconds
 
 
 class CopiedInVainError(Exception):
-    """The object could not be made of copies and sent parts; of sent parts alone it may be. Nothing is left of it."""
+    """An upload with copied parts failed, and was aborted; an upload of sent parts alone may succeed."""
 
 
 class Multipart:
-    """One multipart upload. The journal names it before its first part is sent, so that a later process finds it."""
+    """A multipart upload. The journal has the id before the first part is sent: a later process can resume."""
 
     def __init__(self, job: S3Job, source: Source | None) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             job: The upload.
-            source: Whose ranges may be copied instead of being sent.
+            source: An object in the store; ranges of it may be copied instead of being sent.
         """
         self._job = job
         self._session = job.session
@@ -56,13 +56,18 @@ class Multipart:
         self._proven = True
 
     async def run(self) -> ObjectInfo:
-        """Bring all parts there, and complete.
+        """Upload or copy all parts, complete the object, compare the checksum, and return the object.
 
-        After an error that a later call can do something about, the parts stay, and the journal names them. After any
-        other the upload is aborted.
+        After a transient error, expired credentials or a cancellation, the parts stay in the store and the journal
+        names the upload, so that a later call resumes it. After any other error, or with a `MemoryJournal`, the upload
+        is aborted.
 
         Raises:
             CopiedInVainError: Begin again, without a source.
+            PreconditionFailedError: Another object has the key.
+            CorruptCheckpointError: The local file is no longer what was sealed; nothing was made of it.
+            SpoolError: The local file cannot be read.
+            StoreError: A request failed, also after retrying until the upload's deadline where that may help.
         """
         job = self._job
         plan = await self._begin()
@@ -72,12 +77,13 @@ class Multipart:
             present = await self._complete(plan)
         except BaseException as exc:
             if self._is_final(exc):
+                # Shielded: a second cancellation must not stop the abort, or the parts would stay and cost money.
                 await asyncio.shield(self._give_up())
             raise
         return present or await self._verified()
 
     async def _begin(self) -> Plan:
-        """Go on with the upload that the journal names, or begin one and note it."""
+        """Resume the upload in the journal, or begin an upload and save the id in the journal."""
         job, size = self._job, self._job.digests.size
         if self._source is None:
             plan = plan_upload(size, job.transfer, smallest=SMALLEST, round_trip=self._session.round_trip)
@@ -89,29 +95,30 @@ class Multipart:
             "size": size,
             "crc32c": job.digests.crc32c,
         }
-        notes = await job.disk.do(job.journal.load)
+        notes = await job.disk.do(job.journal.load)  # an earlier process may have been killed in the middle
         if all(notes.get(name) == value for name, value in identity.items()):
             parts = with_lengths(notes.get("parts"), size, smallest=SMALLEST)
             if parts is not None and await self._resume(notes):
                 return replace(plan, parts=parts)
         self._id = await job.retry(lambda: uploads.begin(self._session, job.key, owner=job.owner))
+        # Before the first part: a process killed later leaves nothing that its successor does not find.
         await self._note({**identity, "upload_id": self._id, "parts": plan.lengths})
         return plan
 
     async def _resume(self, notes: dict[str, Any]) -> bool:
-        """Find the parts of an earlier attempt; return False if the service has forgotten them."""
+        """List the parts of an earlier attempt; return False if the service no longer has the upload."""
         upload_id = notes.get("upload_id")
         if not isinstance(upload_id, str):
             return False
         try:
             self._listed = await self._job.retry(lambda: uploads.parts_of(self._session, self._job.key, upload_id))
-        except (ObjectNotFoundError, InvalidRequestError):
+        except (ObjectNotFoundError, InvalidRequestError):  # aborted by a sweep, or completed; or it cannot list parts
             return False
         self._id = upload_id
         return True
 
     async def _bring(self, plan: Plan) -> None:
-        """Send what must be sent, and have the service copy the rest meanwhile."""
+        """Send the changed parts, and at the same time have the service copy the unchanged parts."""
         window = self._job.window = Window(plan.width, plan.widest)
         held = self._source.holds if self._source is not None else lambda _: False
         sent = [partial(self._part, part) for part in plan.parts if not held(part)]
@@ -119,7 +126,7 @@ class Multipart:
         await slide([partial(slide, sent, window), partial(slide, copied, Window(COPIES))], Window(2))
 
     async def _part(self, part: Range) -> None:
-        """Bring one part there: it is there already, or is copied inside the store, or sent."""
+        """Make a part present in the upload: found there from an earlier attempt, copied in the store, or sent."""
         job = self._job
         crc, body = await job.crc32c(part), job.body(part)
         etag = await self._found(part, body, crc) or await self._copied(part, body, crc)
@@ -147,12 +154,12 @@ class Multipart:
                 lambda: self._session.call("upload_part_copy", "copy a part to", job.key, **arguments)
             )
         except (PreconditionFailedError, ObjectNotFoundError, InvalidRequestError, AccessDeniedError) as exc:
-            if code_of(exc) == "NoSuchUpload":
+            if code_of(exc) == "NoSuchUpload":  # the upload itself is gone, aborted by a sweep: not the base's fault
                 raise
             self._source = None  # the base is gone or changed, or this server cannot copy ranges: send the rest
             return None
         result = answer.get("CopyPartResult", {})
-        if not await job.agrees(result, body, crc):
+        if not await job.agrees(result, body, crc):  # other bytes, or not proven to be ours: send this part
             return None
         self._copied_any = True
         return str(result["ETag"])
@@ -167,7 +174,7 @@ class Multipart:
         return str(answer["ETag"])
 
     async def _complete(self, plan: Plan) -> ObjectInfo | None:
-        """Make the object of its parts; return it if an earlier request turns out to have done so."""
+        """Make the object of its parts; return the object if an earlier request had already made the object."""
         job = self._job
         etags = [self._etags[part.number] for part in plan.parts]
 
@@ -183,8 +190,10 @@ class Multipart:
         try:
             await job.retry(once)
         except (PreconditionFailedError, ObjectNotFoundError) as exc:
+            # Either another writer has the key, or an earlier request of ours succeeded and its answer was lost: the
+            # repeated request then finds the key taken (412), or no upload any more (404).
             present = await presence.resolve(job, exc)
-            await self._give_up()  # where it was refused, the parts are still there
+            await self._give_up()  # after a 412 the upload and its parts still exist
             return present
         return None
 
@@ -196,7 +205,10 @@ class Multipart:
             raise
 
     def _suspect_copies(self, error: StoreError) -> None:
-        """Tell a refusal for which the copies may be to blame: they were of other bytes, or of unwelcome sizes."""
+        """Raise `CopiedInVainError` if copied parts may have caused `error`; else return.
+
+        The copies may be of other bytes, or the server may not accept parts of different sizes.
+        """
         if not self._copied_any:
             return
         if isinstance(error, InvalidRequestError):
@@ -211,14 +223,14 @@ class Multipart:
         return total
 
     def _is_final(self, error: BaseException) -> bool:
-        """Return whether nobody will go on with these parts."""
+        """Return whether no later call can resume the upload after `error`."""
         if isinstance(self._job.journal, MemoryJournal):
             return True
         return not isinstance(error, (TransientError, CredentialsExpiredError, asyncio.CancelledError))
 
     async def _give_up(self) -> None:
-        """Abort the upload, so that nobody pays for its parts, and forget it."""
-        with suppress(asyncio.TimeoutError):
+        """Abort the upload, so that nobody pays for its parts, and empty the journal."""
+        with suppress(asyncio.TimeoutError):  # a sweep will abort the upload later
             await asyncio.wait_for(uploads.abort(self._session, self._job.key, self._id), _GOODBYE)
         await self._note({})
 

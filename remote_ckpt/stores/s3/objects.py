@@ -1,4 +1,4 @@
-"""Requests about one object: put, get, head, list."""
+"""Requests about a single object: put, get, head, delete; and a page of a listing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ _BLOCK = 8 * MIB
 
 
 async def put(session: S3Session, key: str, data: bytes, crc: str, expect: Version | Expect) -> Version:
-    """Write an object in one request, with a checksum that the server compares."""
+    """Write an object in a single request, with a checksum for the server to compare.
+
+    Raises:
+        PreconditionFailedError: The object is not as `expect` requires. aiohttp may have repeated the request.
+        OutcomeUnknownError: The answer was lost or damaged; the object may have been written.
+    """
     answer = await send(session, "put_object", "write", key, data, crc, **condition(expect))
     if "ETag" not in answer:
         raise OutcomeUnknownError(f"{session.name(key)} was written, and the answer was damaged on its way (no ETag).")
@@ -42,12 +47,15 @@ async def put(session: S3Session, key: str, data: bytes, crc: str, expect: Versi
 async def send(
     session: S3Session, method: str, doing: str, key: str, data: bytes | PartBody, crc: str, **arguments: Any
 ) -> dict[str, Any]:
-    """Send bytes with their crc32c; with their md5 to a server that does not know crc32c, found out once."""
+    """Send bytes with their crc32c, or with their md5 to a server without support for crc32c.
+
+    The first refusal of a crc32c is remembered in `session.crc32c`, if the same request succeeds with an md5.
+    """
     if session.crc32c:
         checksum = {"ChecksumAlgorithm": "CRC32C", "ChecksumCRC32C": crc}
         try:
             return await session.call(method, doing, key, Body=data, **checksum, **arguments)
-        except InvalidRequestError:
+        except InvalidRequestError:  # servers without crc32c refuse so; or the request is wrong, and fails again below
             answer = await _send_with_md5(session, method, doing, key, data, **arguments)
             session.crc32c = False
             return answer
@@ -63,9 +71,10 @@ async def _send_with_md5(
 
 
 def agrees(answer: dict[str, Any], body: PartBody, crc: str) -> bool | None:
-    """Return whether what the service says about a part agrees with its bytes; None when it tells nothing.
+    """Compare the checksum in the service's answer with the bytes; return None if the answer proves nothing.
 
-    Without a crc32c, an ETag may be the md5 of the bytes. When it is not, it may be something else.
+    Reads the bytes from the disk when the answer has no crc32c. An ETag that is the md5 of the bytes proves them; any
+    other ETag proves nothing, since a server may form ETags in another way.
     """
     if told := answer.get("ChecksumCRC32C"):
         return bool(told == crc)
@@ -74,7 +83,7 @@ def agrees(answer: dict[str, Any], body: PartBody, crc: str) -> bool | None:
 
 
 async def whole_crc32c(session: S3Session, info: ObjectInfo) -> str:
-    """Return the crc32c of an object by reading it, where the service does not know it."""
+    """Compute the crc32c of an object by downloading all bytes, for a service without this checksum."""
     crc = 0
     for start in range(0, info.size, _BLOCK):
         part = Range(0, start, min(start + _BLOCK, info.size))
@@ -85,7 +94,7 @@ async def whole_crc32c(session: S3Session, info: ObjectInfo) -> str:
 
 
 def condition(expect: Version | Expect) -> dict[str, str]:
-    """Return the precondition's argument."""
+    """Return the argument of the precondition; empty for `ANYTHING`."""
     if expect is Expect.ANYTHING:
         return {}
     if expect is Expect.ABSENT:
@@ -94,19 +103,19 @@ def condition(expect: Version | Expect) -> dict[str, str]:
 
 
 async def delete(session: S3Session, key: str, version: Version | None = None) -> None:
-    """Delete an object, or one only of that version; one that does not exist is deleted already.
+    """Delete an object, or delete the object only if at `version`; a missing object counts as deleted.
 
     Raises:
-        PreconditionFailedError: It has another version.
-        InvalidRequestError: The server does not take the condition.
+        PreconditionFailedError: The object has another version.
+        InvalidRequestError: The server does not support the condition.
     """
     wanted = {} if version is None else {"IfMatch": str(version)}
-    with suppress(ObjectNotFoundError):
+    with suppress(ObjectNotFoundError):  # deleted before, perhaps by an earlier request of ours whose answer was lost
         await session.call("delete_object", "delete", key, **wanted)
 
 
 async def head(session: S3Session, key: str) -> ObjectInfo:
-    """Return what S3 knows about an object."""
+    """Return the size, version, checksum, time and owner of an object."""
     answer = await session.call("head_object", "look at", key, ChecksumMode="ENABLED")
     return ObjectInfo(
         key,
@@ -119,17 +128,19 @@ async def head(session: S3Session, key: str) -> ObjectInfo:
 
 
 def _whole(answer: dict[str, Any]) -> str | None:
-    """Return the crc32c if it is of the whole object; a "composite" one ends in "-5", say, for five parts."""
+    """Return the crc32c of the whole object; None for a "composite" checksum (with "-5" at the end for five parts)."""
     value = answer.get("ChecksumCRC32C")
     composite = value is None or "-" in value or answer.get("ChecksumType") == "COMPOSITE"
     return None if composite else str(value)
 
 
 async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version]:
-    """Return a small object's bytes, compared with the service's checksum where it tells one, and version.
+    """Return a small object's bytes and version; compare the bytes with the service's checksum, if there is one.
 
     Raises:
-        TransientError: They were damaged on their way; a manifest would be written back with the damage.
+        InvalidRequestError: The object has more than `limit` bytes; none of them is read.
+        TransientError: The bytes were damaged on their way (a damaged manifest would be written back), or the answer
+            took too long.
     """
     answer = await session.call("get_object", "read", key, ChecksumMode="ENABLED")
     pieces: list[bytes] = []
@@ -142,7 +153,7 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
             )
         read = _drain(session, "read", key, answer, size, Pace(None), collect(pieces))
         await asyncio.wait_for(read, time_for(size))
-    except asyncio.TimeoutError as exc:
+    except asyncio.TimeoutError as exc:  # a byte now and then satisfies the timeout of a single read, but not this one
         raise translate(exc, "get_object", "read", session.name(key)) from exc
     finally:
         answer["Body"].close()
@@ -153,7 +164,12 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
 
 
 async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
-    """Give the bytes of a range of that very version to `sink`."""
+    """Download a range of exactly this version of an object into `sink`.
+
+    Raises:
+        PreconditionFailedError: The object has another version by now.
+        TransientError: The connection broke, or bytes are missing; `sink` has received the bytes before that.
+    """
     wanted = f"bytes={part.start}-{part.end - 1}"
     answer = await session.call("get_object", "fetch", key, Range=wanted, IfMatch=str(version))
     await _drain(session, "fetch", key, answer, part.size, pace, sink)
@@ -165,11 +181,11 @@ async def _drain(
     body = answer["Body"]
     try:
         arrived = await pour(body.iter_chunks(_CHUNK), sink, pace, size)
-    except RemoteCkptError:
+    except RemoteCkptError:  # from the sink: the local disk, or more bytes than asked for
         raise
     except FlexibleChecksumError as exc:  # botocore compares too, where the package awscrt is installed
         raise TransientError(f"Cannot {doing} {session.name(key)}: it was damaged on its way ({exc}).") from exc
-    except Exception as exc:
+    except Exception as exc:  # the body is read after `session.call` has returned, so errors are not translated there
         raise translate(exc, "get_object", doing, session.name(key)) from exc
     finally:
         body.close()
@@ -178,7 +194,7 @@ async def _drain(
 
 
 async def list_page(session: S3Session, prefix: str, more: dict[str, Any]) -> tuple[list[ObjectInfo], dict[str, Any]]:
-    """Return one page of a listing, and the argument for the next; empty at the end."""
+    """Return a page of a listing, and the arguments for the next page; no arguments at the end."""
     answer = await session.call("list_objects_v2", "list", "", Prefix=session.prefix + prefix, **more)
     found = [
         ObjectInfo(

@@ -1,4 +1,4 @@
-"""Is the object there, is it ours, is it whole?"""
+"""Find out whether an object exists, whether this upload made the object, and whether its bytes are right."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from remote_ckpt.stores.s3.job import S3Job
 
 
 class DamagedError(TransientError):
-    """The finished object differed from the file, and was deleted."""
+    """A finished object differed from the file; deleted, unless another writer had replaced the object by then."""
 
 
 async def look(job: S3Job) -> ObjectInfo | None:
-    """Return what has the key now, if anything; None also where it is not allowed to look."""
+    """Return the object under the key; None if there is none, or if the credentials may not look."""
     try:
         return await job.retry(lambda: objects.head(job.session, job.key))
     except ObjectNotFoundError:
         return None
-    except AccessDeniedError:  # AWS says so of a missing object to those who may not list
+    except AccessDeniedError:  # AWS answers 403 for a missing object to credentials without s3:ListBucket
         return None
 
 
 async def resolve(job: S3Job, refused: StoreError) -> ObjectInfo:
-    """Find out whether the service refuses because an earlier request of ours, whose answer was lost, succeeded.
+    """Return our object if the refusal came from an earlier request of ours: successful, but the answer was lost.
 
     Raises:
-        PreconditionFailedError: Other bytes have the key.
-        TransientError: Nothing has it: another writer's request was under way, or our parts are gone. Begin again.
+        PreconditionFailedError: Other bytes, or another writer's object, have the key.
+        TransientError: No object has the key: another writer's request was under way, or our parts are gone. Begin
+            again.
     """
     present = await look(job)
     if present is None:
@@ -46,10 +47,10 @@ async def resolve(job: S3Job, refused: StoreError) -> ObjectInfo:
 
 
 async def accept(job: S3Job, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
-    """Take an object for ours if it has our bytes, and our owner where the service keeps it.
+    """Return `present` as our object if the bytes are ours, and the owner too where the service keeps owners.
 
     Raises:
-        PreconditionFailedError: It has others.
+        PreconditionFailedError: The object has other bytes or another owner.
     """
     if not job.is_ours(present):
         raise PreconditionFailedError(f"Cannot create {job.url}: another writer's object has this name.") from refused
@@ -65,12 +66,12 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
 
     Args:
         job: The upload.
-        proven: Whether the service has confirmed each part by itself; else a service that does not know the whole
-            object's crc32c has it read back.
+        proven: Whether the service has confirmed the checksum of each part. If not, and if the service does not report
+            our crc32c for the whole object, the object is read back.
 
     Raises:
-        PreconditionFailedError: Another writer's object is there instead; servers that ignore "create only" allow that.
-        DamagedError: It differed, and was deleted.
+        PreconditionFailedError: Another writer's object has the key; servers that ignore "create only" allow that.
+        DamagedError: The object differed, and was deleted.
     """
     info = await job.retry(lambda: objects.head(job.session, job.key))
     if info.owner is not None and not job.is_ours(info):
@@ -79,6 +80,7 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
         if info.crc32c == job.digests.crc32c:
             return info
         if proven:
+            # All parts are right. If a crc32c is reported and differs, this server's is not of the whole object (moto).
             job.session.whole_crc32c = info.crc32c is None
             return replace(info, crc32c=job.digests.crc32c)
         if await job.retry(lambda: objects.whole_crc32c(job.session, info)) == job.digests.crc32c:
@@ -88,11 +90,11 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
 
 
 async def _delete(job: S3Job, info: ObjectInfo) -> None:
-    """Delete the damaged object, if it is still that one."""
-    with suppress(PreconditionFailedError):
+    """Delete the damaged object, unless another writer has replaced the object."""
+    with suppress(PreconditionFailedError):  # another writer's object has the key by now
         try:
             await job.retry(lambda: objects.delete(job.session, job.key, info.version))
-        except InvalidRequestError:  # this server does not take conditions
+        except InvalidRequestError:  # this server does not support conditions on DELETE
             await job.retry(lambda: objects.delete(job.session, job.key))
 
 

@@ -1,4 +1,4 @@
-"""What this S3 server really does: on AWS all of it, elsewhere it is tried."""
+"""Probe an S3 server, AWS included, for conditional requests, range copies and owners."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ _OWNER = "probe"
 
 
 def probe(session: S3Session, put: Put) -> Capabilities:
-    """Try conditional writes, multipart completion and a range copy; remove every trace.
+    """Try conditional writes, owners, multipart completion, a range copy and a conditional delete.
+
+    The objects are deleted again; deleting that fails is not reported.
 
     Raises:
-        StoreError: The bucket cannot be written at all.
+        StoreError: The bucket cannot be written at all, or an answer was lost: it is not known what the server does.
     """
     key = f"{HIDDEN}/probe-{uuid.uuid4().hex}"
     try:
@@ -47,7 +49,7 @@ def probe(session: S3Session, put: Put) -> Capabilities:
         )
     finally:
         for used in (key, f"{key}-copy"):
-            with suppress(StoreError):
+            with suppress(StoreError):  # already deleted; or left behind, which must not hide what the probe found
                 session.run(session.call("delete_object", "delete", used))
     facts = (
         (create_only, probing.NO_CREATE_ONLY),
@@ -60,13 +62,13 @@ def probe(session: S3Session, put: Put) -> Capabilities:
 
 
 async def _keeps_owner(session: S3Session, key: str) -> bool:
-    """Write an object that has an owner; return whether it has it then."""
+    """Write an object with an owner; return whether the stored object has this owner."""
     await objects.send(session, "put_object", "probe", key, _DATA, _crc(), **session.owned_by(_OWNER))
     return (await objects.head(session, key)).owner == _OWNER
 
 
 async def _refuses_parts(session: S3Session, key: str) -> bool:
-    """Complete an upload to a key that is taken; return whether that was refused."""
+    """Complete an upload to an existing key on condition of absence; return whether the server refused."""
     upload_id = await uploads.begin(session, key)
     try:
         answer = await objects.send(
@@ -76,17 +78,18 @@ async def _refuses_parts(session: S3Session, key: str) -> bool:
     except PreconditionFailedError:
         await uploads.abort(session, key, upload_id)
         return True
-    except InvalidRequestError:
+    except InvalidRequestError:  # this server does not support the header at all
         await uploads.abort(session, key, upload_id)
         return False
     except BaseException:
+        # Shielded: a second cancellation must not stop the abort, or the part would stay and cost money.
         await asyncio.shield(uploads.abort(session, key, upload_id))
         raise
     return False
 
 
 async def _copies_range(session: S3Session, source: str, target: str) -> bool:
-    """Copy four bytes out of the middle, and look at them."""
+    """Copy four bytes from the middle of an object; return whether the server supports range copies."""
     upload_id = await uploads.begin(session, target)
     origin = {"Bucket": session.bucket, "Key": session.prefix + source}
     try:
@@ -112,7 +115,7 @@ async def _copies_range(session: S3Session, source: str, target: str) -> bool:
 
 
 async def _content(session: S3Session, key: str) -> bytes:
-    """Return an object's bytes, whatever the server says of their checksum (moto errs about parts)."""
+    """Return an object's bytes; ignore the server's checksum, because moto reports a wrong checksum after parts."""
     info = await objects.head(session, key)
     pieces: list[bytes] = []
     await objects.get_range(session, key, Range(1, 0, info.size), info.version, Pace(None), collect(pieces))

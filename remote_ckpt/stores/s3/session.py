@@ -1,4 +1,4 @@
-"""s3fs's session, set up so that our own policy decides about retries, checksums and connections."""
+"""A session of s3fs with our own settings for retries, checksums and connections."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ _CONFIG: dict[str, Any] = {
 
 
 class S3Session:
-    """Calls of botocore's S3 client for one run, from any thread, with our errors.
+    """Calls of botocore's S3 client for a run, from any thread (through `run`), with our errors.
 
     Attributes:
         bucket: The bucket's name, or an access point.
         prefix: The run's prefix with a slash at its end, or empty.
-        crc32c: Whether the service knows crc32c, as far as is known; `objects.send` finds out.
-        uneven_parts: Whether an object's parts may differ in size, as far as is known.
-        round_trip: Seconds of the quickest look at an object so far.
-        whole_crc32c: Whether what it calls the whole object's crc32c is that (moto's is not, for several parts).
+        crc32c: Whether the service supports crc32c; True until `objects.send` or `uploads.begin` finds the opposite.
+        uneven_parts: Whether an object's parts may differ in size; True until a server refuses them.
+        round_trip: Seconds of the quickest HEAD request so far; infinite before the first.
+        whole_crc32c: Whether the crc32c that the service reports for a whole object is right (moto's is wrong after
+            several parts); True until the opposite is found.
     """
 
     def __init__(self, location: Location, storage_options: dict[str, Any]) -> None:
-        """Take a run's location and s3fs's own arguments; nothing is sent."""
+        """Take a run's location and s3fs's own arguments; send nothing."""
         self._location = location
         self._options = _merge_options(storage_options)
         self._server: str | None = None
@@ -63,10 +64,10 @@ class S3Session:
 
     @property
     def server(self) -> str:
-        """Where requests go, as the client resolved it from options, environment and profile; makes no request.
+        """The endpoint from options, environment and profile, as the client resolved them; no request to the store.
 
         Raises:
-            StoreError: The client cannot be made: no such profile, say.
+            StoreError: The client cannot be made; for example, the profile does not exist.
         """
         if self._server is None:
             client = self.run(self._client("reach", ""))
@@ -74,7 +75,7 @@ class S3Session:
         return self._server
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that calls this session, from a thread of the caller's."""
+        """Run a coroutine on the event loop and wait for the result; call from any thread but the loop's own."""
         return bridge.run(self.loop, work)
 
     @property
@@ -87,7 +88,17 @@ class S3Session:
         return loop
 
     async def call(self, method: str, doing: str, key: str, **arguments: Any) -> dict[str, Any]:
-        """Make one request about `key`; `s3_additional_kwargs` that the method knows come with it."""
+        """Make a request about `key`, with the user's `s3_additional_kwargs` where the method accepts them.
+
+        Args:
+            method: Botocore's name of the call.
+            doing: A verb, for messages.
+            key: Relative to the run; empty for a request about the bucket.
+            arguments: Of the method.
+
+        Raises:
+            StoreError: The service refused, or did not answer; translated by `errors.translate`.
+        """
         if key:
             arguments["Key"] = self.prefix + key
         with_bucket = {"Bucket": self.bucket, **arguments}
@@ -96,23 +107,23 @@ class S3Session:
             await self._client(doing, key)
             answer: dict[str, Any] = await fs._call_s3(method, **with_bucket)
             self._note_time(method, begun)
-        except RemoteCkptError:
+        except RemoteCkptError:  # translated already, by `_client`
             raise
         except Exception as exc:
             error = translate(exc, method, doing, self.name(key))
-            if isinstance(error, ObjectNotFoundError):  # an answer like any other
+            if isinstance(error, ObjectNotFoundError):  # a complete answer, so its time counts as well
                 self._note_time(method, begun)
             raise error from exc
         fields: dict[str, Any] = told(answer, self.name(key))
         return fields
 
     async def _client(self, doing: str, key: str) -> Any:
-        """Return botocore's client, made on first use; credentials are looked for then."""
+        """Return botocore's client; make the client and look for credentials on first use."""
         try:
             client = await self._fs.set_session()
         except Exception as exc:
             raise translate(exc, "open", doing, self.name(key)) from exc
-        if client is not self._prepared:
+        if client is not self._prepared:  # a new client, for example after `reconnect`
             http = client._endpoint.http_session
             _expect_nothing(client)
             _be_careful(http)
@@ -125,7 +136,7 @@ class S3Session:
             self.round_trip = min(self.round_trip, time.monotonic() - begun)
 
     def owned_by(self, owner: str | None) -> dict[str, Any]:
-        """Return the argument that gives an object its owner, beside the metadata that the user gives to all."""
+        """Return the argument for an object's owner, together with the user's own metadata for all objects."""
         if owner is None:
             return {}
         given = (self._options.get("s3_additional_kwargs") or {}).get("Metadata") or {}
@@ -136,7 +147,7 @@ class S3Session:
         return self._location.url(key) if key else self._location.name
 
     def reconnect(self) -> None:
-        """Start afresh: credentials are looked for again. Requests under way end on the old session."""
+        """Make a new session and look for credentials again; requests under way end on the old session."""
         self._fs, self._server = self._open(), None
 
     def close(self) -> None:
@@ -150,12 +161,12 @@ class S3Session:
             fs = s3fs.S3FileSystem(**self._options)
         except Exception as exc:
             raise translate(exc, "open", "reach", self._location.name) from exc
-        fs.retries = 1
+        fs.retries = 1  # s3fs would repeat each request on its own; our policy decides
         return fs
 
 
 def _merge_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Put the user's arguments over fsspec's configuration, and both over our settings."""
+    """Merge settings: the user's arguments win over fsspec's configuration, and both win over ours."""
     given = {**fsspec.config.conf.get("s3", {}), **options}
     config = dict(_CONFIG)
     for name, value in (given.pop("config_kwargs", None) or {}).items():
@@ -164,10 +175,10 @@ def _merge_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _be_careful(http: Any) -> None:
-    """Follow no redirect and read no endless answer.
+    """Make the client follow no redirect and read no endless answer.
 
-    aiohttp follows redirects to any host, with the session's token and a PUT's body. What AWS answers for a bucket of
-    another region, botocore understands by itself, and signs anew.
+    aiohttp follows redirects to any host, with the session's token and a PUT's body. The redirect that AWS sends for
+    a bucket in another region is handled by botocore itself, with a new signature.
     """
     given = getattr(http, "_get_session", None)
     if given is None or getattr(given, "is_careful", False):
@@ -181,7 +192,7 @@ def _be_careful(http: Any) -> None:
 
 
 def _expect_nothing(client: Any) -> None:
-    """Leave out botocore's "Expect: 100-continue", which costs a round trip for each part."""
+    """Remove botocore's "Expect: 100-continue" from requests: the header costs a round trip for each part."""
 
     def without_expect(request: Any, **_: Any) -> None:
         request.headers.pop("Expect", None)

@@ -1,4 +1,4 @@
-"""The dozen verbs, in S3's words."""
+"""The verbs of `ObjectStore` as requests to S3."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from remote_ckpt.stores.sources import open_source
 
 
 class S3Store(ObjectStore):
-    """A run in a bucket of S3, or of a server that speaks its language.
+    """A run in a bucket of S3, or of a server with the S3 API.
 
-    Versions are ETags. Where a probe found that the server ignores preconditions, writes compare first and write
-    then: safe among the threads of one process, and only there.
+    Versions are ETags. If a probe found that the server ignores preconditions, a write first compares the version and
+    then writes without a condition, under a lock: safe among the threads of one process, not among processes.
     """
 
     def __init__(
@@ -57,30 +57,31 @@ class S3Store(ObjectStore):
 
     @property
     def server(self) -> str:
-        """The endpoint as botocore resolved it; one name for all of AWS's in a partition."""
+        """The endpoint from botocore; all endpoints of AWS in a partition have the same name here."""
         return self._session.server
 
     def read(self, key: str, *, limit: int) -> tuple[bytes, Version]:
-        """Get an object unless it is too large."""
+        """Get an object of at most `limit` bytes."""
         return self._session.run(objects.read(self._session, key, limit))
 
     def write(self, key: str, data: bytes, *, expect: Version | Expect) -> Version:
-        """Put with If-None-Match or If-Match, and a checksum that the server compares.
+        """Put with If-None-Match or If-Match, and a checksum for the server to compare.
 
-        aiohttp repeats a PUT once when the connection breaks, so a refusal may be owed to our own first request.
+        aiohttp repeats a PUT once when a reused connection breaks, so our own first request may cause a refusal.
         """
         known = probe_cache.recall(self._place)
         if known is not None and not known.many_writers and expect is not Expect.ANYTHING:
+            # This server ignores preconditions: the lock keeps other threads of this process from writing in between.
             with compared(self, self._place, key, expect):
                 return self._put(key, data, Expect.ANYTHING)
         return self._put(key, data, expect)
 
     def stat(self, key: str) -> ObjectInfo:
-        """Head an object; a second request tells a missing bucket from a missing object."""
+        """Head an object; after a 404, a second request finds out whether the bucket is missing."""
         try:
             return self._session.run(objects.head(self._session, key))
-        except ObjectNotFoundError:
-            with suppress(AccessDeniedError):  # by a policy that lets us see this run alone; but there is a bucket
+        except ObjectNotFoundError:  # the answer to a HEAD has no body to name what is missing
+            with suppress(AccessDeniedError):  # the policy allows this run alone; but the bucket exists
                 self._session.run(self._session.call("head_bucket", "reach", ""))
             raise
 
@@ -96,10 +97,12 @@ class S3Store(ObjectStore):
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:
-        """Put, or send parts in a sliding window and complete with If-None-Match."""
+        """Put with If-None-Match, or send parts in a sliding window and complete with If-None-Match."""
         known = self.probe() if base is not None else probe_cache.recall(self._place)
         if known is not None and not known.range_copy:
             base = None
+        # A server that ignores If-None-Match at completion would let two threads complete the same key: the lock lets
+        # one look and upload after the other. Other processes are not held back by it.
         alone = nullcontext() if known is None or known.create_only_upload else lock_of(self._place)
         with alone, open_source(source) as fd:
             job = S3Job(
@@ -130,26 +133,27 @@ class S3Store(ObjectStore):
         progress: Progress | None = None,
         landing: Landing | None = None,
     ) -> None:
-        """Get ranges in parallel, all of one ETag; those of it that `landing` has are not asked for."""
+        """Get ranges in parallel, all with the same ETag; skip the ranges of this ETag already in `landing`."""
         download = Download(target, size, self._disk, self._transfer, progress, landing)
         self._session.run(self._fetch(key, download))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
-        """Copy inside S3, in ranges where the object is too large for one request."""
+        """Copy inside S3; a large object is copied in ranges, if the server supports range copies."""
         return self._session.run(copying.copy(self._session, source, target))
 
     def delete(self, key: str) -> None:
-        """Delete an object; in a versioned bucket it stays retrievable."""
+        """Delete an object; in a versioned bucket the old version stays retrievable."""
         self._session.run(objects.delete(self._session, key))
 
     def delete_exactly(self, seen: ObjectInfo) -> None:
-        """Delete with If-Match; a server that does not take it, or ignores it, is looked at instead.
+        """Delete with If-Match; where the server refuses or ignores the header, compare first and then delete.
 
-        The ETag of equal bytes is the same: who has the name by then with equal bytes is told by the owner alone.
+        Equal bytes may have equal ETags: an object with the same bytes, created since then by another writer under the
+        same key, can be deleted too. Only the owner distinguishes the two objects.
         """
         known = probe_cache.recall(self._place)
         if known is None or known.conditional_delete:
-            with suppress(InvalidRequestError):
+            with suppress(InvalidRequestError):  # this server does not support If-Match on DELETE
                 return self._session.run(objects.delete(self._session, seen.key, seen.version))
         return super().delete_exactly(seen)
 
@@ -163,22 +167,22 @@ class S3Store(ObjectStore):
                 return
 
     def probe(self) -> Capabilities:
-        """Try it on small objects under the hidden folder, once per bucket and month."""
+        """Try requests on small objects under the hidden folder; once per bucket and month on a machine."""
         return probe_cache.remembered(self._place, partial(probing.probe, self._session, self._put))
 
     def sweep_uploads(
         self, older_than: timedelta, *, ours: Callable[[str], bool] | None = None, dry_run: bool = False
     ) -> list[str]:
-        """Abort unfinished uploads under this run's prefix; S3 lists them by the keys that they would have."""
+        """Abort unfinished uploads under this run's prefix; S3 lists each with the key of the future object."""
         oldest = datetime.now(timezone.utc) - older_than
         return self._session.run(uploads.sweep(self._session, oldest, ours or _any, dry_run=dry_run))
 
     def reconnect(self) -> None:
-        """Make a fresh session."""
+        """Make a new session."""
         self._session.reconnect()
 
     def close(self) -> None:
-        """Close connections and threads."""
+        """Close the connections, and end the threads after their present work."""
         self._session.close()
         self._disk.close()
 

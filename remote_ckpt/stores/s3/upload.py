@@ -1,4 +1,4 @@
-"""How a file becomes an object: found there, put in one request, or sent in parts."""
+"""Upload a file as an object: find the object already there, put the file in one request, or send parts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TRIFLE = MIB  # up to here sending it is quicker than having it copied
 
 
 async def upload(job: S3Job, *, look_first: bool) -> ObjectInfo:
-    """Bring the object into the store; see `ObjectStore.upload`.
+    """Create the object from the file; see `ObjectStore.upload`.
 
     Args:
         job: The upload.
-        look_first: Whether to look for the key before a single request. Parts are never sent without looking: to
-            learn that the name is taken would cost gigabytes.
+        look_first: Whether to look for the key before an upload in a single request. Before an upload in parts the key
+            is always looked for: otherwise gigabytes may be sent before the server refuses the name.
     """
     single = job.digests.size <= (_TRIFLE if _is_known(job) else _SINGLE)
     if look_first or not single:
@@ -41,7 +41,7 @@ def _is_known(job: S3Job) -> bool:
 
 
 async def _in_parts(job: S3Job) -> ObjectInfo:
-    """Copy what the base holds and send the rest; where that leads to another object, send everything."""
+    """Copy unchanged parts from the base and send the rest; if the copies are refused or wrong, send everything."""
     source = await find_source(job.session, job.base, job.digests)
     try:
         return await Multipart(job, source).run()
@@ -59,7 +59,7 @@ async def _put(job: S3Job) -> ObjectInfo:
         answer = await job.retry(
             lambda: job.send("put_object", body, crc, IfNoneMatch="*", **job.session.owned_by(job.owner))
         )
-    except PreconditionFailedError as exc:
+    except PreconditionFailedError as exc:  # another writer's object; or our own earlier request, its answer lost
         return await presence.resolve(job, exc)
     proven = await job.agrees(answer, body, crc) is True
     job.tell(whole.size)
