@@ -455,7 +455,11 @@ class Spool:
 def _sealed_in(folder: Path, *, tidy: bool = True) -> Iterator[Entry]:
     """Yield the sealed checkpoints of a folder; with `tidy`, delete all other files (for the folder's owner only)."""
     sealed: set[str] = {*NAMES}
-    for path in sorted(folder.glob("*.json")):
+    try:
+        notes = sorted(folder.glob("*.json"))
+    except FileNotFoundError:  # its owner has removed the whole folder since the caller saw it
+        return
+    for path in notes:
         if path.name.endswith(".upload.json"):
             continue
         try:

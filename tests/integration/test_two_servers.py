@@ -220,6 +220,7 @@ def test_a_model_saved_for_a_server_that_is_away_is_not_another_ones_best(pair, 
     url, away = production.url(prefix), {"key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:9"}
     run = Run(url, storage_options=away, transfer=Transfer(deadline=0.5))
     writer = Writer(run.location.with_template(TEMPLATE), run.store, SeriesOptions(), spool=run._spool())
+    writer.open(unread=True)
     writer.save(model(), epoch=0, logs={"val_loss": 0.001})
     with pytest.raises(RemoteCkptError):
         writer.close(timeout=5.0)

@@ -26,11 +26,12 @@ def invoke(*arguments):
 
 
 def fill(folder, *scores, **rules):
-    spool = Spool(Location.parse(folder))
+    location = folder if isinstance(folder, Location) else Location.parse(folder)
+    spool = Spool(location)
     for number, score in enumerate(scores):
         seal(spool, number, score, rules=terms(**rules))
     spool.close()
-    Run(folder).recover()
+    Run(location).recover()
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_leaderboard_for_programs(sweep):
 
 def test_names_of_runs_cannot_steer_the_terminal(tmp_path):
     """They come from a bucket."""
-    fill(tmp_path / "sweep" / "a\x1b[31m", 0.5)
+    fill(Location.parse(tmp_path / "sweep").below("a\x1b[31m"), 0.5)  # nobody could name it
     (tmp_path / "sweep" / "b\x1b[31m").mkdir()
     (tmp_path / "sweep" / "b\x1b[31m" / "manifest.json").write_text("{")
     result = invoke("ls", tmp_path / "sweep")

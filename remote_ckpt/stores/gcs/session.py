@@ -146,7 +146,8 @@ class GcsSession:
             TransientError: The answer is not JSON, or has no fields; for example, a proxy's page.
         """
         try:
-            contents = told(json.loads(body), self.name(key))
+            fields = json.loads(body)
+            contents = told({} if fields is None else fields, self.name(key))  # an emulator's answer to DELETE is null
         except (ValueError, RecursionError) as exc:
             raise TransientError(f"What was said of {self.name(key)} is not JSON ({type(exc).__name__}).") from exc
         if not isinstance(contents, dict):
