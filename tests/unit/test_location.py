@@ -125,7 +125,7 @@ LONG = "w" * 300
 )
 def test_a_name_that_could_not_be_stored_is_refused_at_once(url, name):
     """With what publishing may add to it, in bytes; not by each upload, for ever."""
-    with pytest.raises(LocationError, match="too long|more than 900 bytes"):
+    with pytest.raises(LocationError, match=r"too long|more than 900 bytes"):
         Location.parse(url).check_template(Template(name))
 
 
