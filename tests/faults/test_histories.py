@@ -58,6 +58,7 @@ class History:
     mend: Callable[[], None] = lambda: None
     store: FaultyStore = field(init=False)
     auditor: Auditor = field(init=False)
+    stale: bool = False  # whether the fixed name could not be renewed
 
     def __post_init__(self) -> None:
         self.location = Location.parse(self.url)
@@ -81,9 +82,10 @@ class History:
         try:
             for entry in entries:
                 try:
-                    publisher.publish(entry, TransferReport())
+                    commit = publisher.publish(entry, TransferReport())
                 except RemoteCkptError:
                     continue  # it waits in the spool
+                self.stale = commit.problem is not None
                 self.auditor.confirm(entry.record)
         except DiedError:
             pass
@@ -95,7 +97,10 @@ class History:
     def recover(self, entries: list[Entry]) -> list[str]:
         spool = Spool(self.location, self.folder)
         publisher = self.publisher()
-        for entry in spool.adopt():
+        left = spool.adopt()
+        if self.stale and not left:  # its copy was refused, and that was reported: the next checkpoint renews the name
+            left = [self.way.seal(spool, len(entries), self.way.scores[0])]
+        for entry in left:
             publisher.publish(entry, TransferReport())
         spool.close()
         for entry in entries:
