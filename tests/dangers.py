@@ -25,7 +25,7 @@ from remote_ckpt.testing.audit import Auditor
 from remote_ckpt.testing.faulty import Call, FaultyStore, Plan
 from remote_ckpt.testing.memory import MemoryStore
 
-PLACE = Location.parse("memory-store://run")
+PLACE = Location.parse("memory://run")
 RESTLESS = RetryPolicy(deadline=1.0, first_wait=0.001, longest_wait=0.002, sleep=lambda _: None)
 CHANGES = ("write", "copy", "delete")  # an upload only makes what nobody names yet
 LONG = timedelta(days=2)

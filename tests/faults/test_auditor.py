@@ -50,11 +50,12 @@ def auditor(store):
 
 @pytest.fixture
 def publish(store, tmp_path):
-    publisher, spool = Publisher(store, PLACE, Committer(store, PLACE)), Spool(PLACE, tmp_path / "spool")
+    """Each publication by a new writer, which remembers nothing and so puts nothing back: the auditor has to see it."""
+    spool = Spool(PLACE, tmp_path / "spool")
 
     def publish(number, score, **options):
         entry = seal(spool, number, score, data=b"%d" % number, **options)
-        publisher.publish(entry, TransferReport())
+        Publisher(store, PLACE, Committer(store, PLACE)).publish(entry, TransferReport())
         return entry.record
 
     yield publish

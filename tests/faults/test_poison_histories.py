@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from dangers import Life, World
 from histories import ALL, Tally
+from records import TEMPLATE
 
 from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, RemoteCkptError
+from remote_ckpt.judging import Yardstick
 from remote_ckpt.pipeline import Pipeline
 from remote_ckpt.stats import Stats
 from remote_ckpt.testing.faulty import Fault, Plan, Refuse
@@ -56,7 +58,10 @@ class Mixed:
 
     def flush(self) -> None:
         """As a writer does in which they wait."""
-        pipeline = Pipeline(self.life.spool, self.life.publisher, "min", False, Stats(), lambda record, is_best: None)
+        yardstick = Yardstick(TEMPLATE, "val_loss", "min")
+        pipeline = Pipeline(
+            self.life.spool, self.life.publisher, yardstick, False, Stats(), lambda record, is_best: None
+        )
         pipeline.adopt(self.life.waiting)
         with contextlib.suppress(RemoteCkptError):
             pipeline.flush(60.0)
