@@ -26,14 +26,14 @@ Step = Callable[[], Any]
 def ours(task: dict[str, Any]) -> tuple[Step, Step]:
     from remote_ckpt.digests import digest_file
     from remote_ckpt.location import Location
-    from remote_ckpt.stores import Base, MemoryJournal, TransferReport, open_store
+    from remote_ckpt.stores import DeltaBase, MemoryJournal, TransferReport, open_store
 
     store = open_store(Location.parse(f"{task['protocol']}://{task['bucket']}/{task['run']}"), task["options"])
     file = Path(task["file"])
     digests = digest_file(file, blocks=True) if file.exists() else None  # taken while a checkpoint is sealed
     base = None
     if task.get("base_file"):
-        base = Base(task["base_key"], digest_file(Path(task["base_file"]), blocks=True))
+        base = DeltaBase(task["base_key"], digest_file(Path(task["base_file"]), blocks=True))
     store.probe()  # once per bucket and month, when a writer opens
     with suppress(FileNotFoundError):
         store.stat("nothing")

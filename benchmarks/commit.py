@@ -30,18 +30,18 @@ from typing import Any
 
 from transfer import shaped
 
-from remote_ckpt.checkpoint import Checkpoint, Manifest, Series
-from remote_ckpt.commit import Committer
-from remote_ckpt.commit.archive import Archive
-from remote_ckpt.commit.segments import segments_of
 from remote_ckpt.location import MANIFEST_KEY, Location
-from remote_ckpt.spool import Terms
+from remote_ckpt.manifest import Committer
+from remote_ckpt.manifest.segment_store import SegmentStore
+from remote_ckpt.manifest.segments import segments_of
+from remote_ckpt.records import Checkpoint, Manifest, Series
+from remote_ckpt.records.series_rules import SeriesRules
 from remote_ckpt.stores import Expect, open_store
 from remote_ckpt.testing.servers import Server, start
 
 HERE = Path(__file__).parent
 TEMPLATE = "w-{epoch:02d}.weights.h5"
-TERMS = Terms(monitor="val_loss", mode="min")
+TERMS = SeriesRules(monitor="val_loss", mode="min")
 METRICS = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "learning_rate")
 LONG = 10_000
 CROWDS = {1: (1, 1), 8: (8, 1), 64: (8, 8)}  # processes, threads in each
@@ -82,7 +82,7 @@ def prepare(url: str, options: dict[str, Any], length: int = 0) -> None:
     series = Series(monitor=TERMS.monitor, mode=TERMS.mode)
     records = tuple(record(number, begun + timedelta(seconds=number)) for number in range(length))
     step = 500  # as if it had grown: the records in commit order, moved to segments on the way
-    manifest, archive = Manifest(), Archive(one.store, one.location)
+    manifest, archive = Manifest(), SegmentStore(one.store, one.location)
     for first in range(0, length, step):
         for candidate in records[first : first + step]:
             series = series.with_checkpoint(candidate)

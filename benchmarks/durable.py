@@ -109,10 +109,10 @@ def killed(server: Server, options: dict[str, Any], size: int) -> None:
                 if done >= size // 2:
                     process.send_signal(signal.SIGKILL)
                     break
-        from remote_ckpt.commit import Committer
         from remote_ckpt.location import Location
-        from remote_ckpt.publish import Publisher
-        from remote_ckpt.spool import Spool
+        from remote_ckpt.manifest import Committer
+        from remote_ckpt.saving.publisher import Publisher
+        from remote_ckpt.saving.spool import Spool
         from remote_ckpt.stores import TransferReport, open_store
 
         location, report = Location.parse(run), TransferReport()
@@ -132,18 +132,19 @@ def upload(run: str, options: dict[str, Any], folder: str, size: int) -> None:
     """Seal a file and publish it, telling of each part that has arrived; it will be killed."""
     from datetime import datetime, timezone
 
-    from remote_ckpt.checkpoint import Checkpoint
-    from remote_ckpt.commit import Committer
     from remote_ckpt.location import Location
-    from remote_ckpt.publish import Publisher
-    from remote_ckpt.spool import Spool, Terms
+    from remote_ckpt.manifest import Committer
+    from remote_ckpt.records import Checkpoint
+    from remote_ckpt.records.series_rules import SeriesRules
+    from remote_ckpt.saving.publisher import Publisher
+    from remote_ckpt.saving.spool import Spool
     from remote_ckpt.stores import TransferReport, open_store
     from remote_ckpt.stores.base import Digests
 
     location = Location.parse(run)
     store = open_store(location, options)
 
-    def complete(digests: Digests) -> tuple[Checkpoint, Terms]:
+    def complete(digests: Digests) -> tuple[Checkpoint, SeriesRules]:
         record = Checkpoint(
             id="killed",
             series=NAME,
@@ -154,7 +155,7 @@ def upload(run: str, options: dict[str, Any], folder: str, size: int) -> None:
             sha256=digests.sha256,
             crc32c=digests.crc32c,
         )
-        return record, Terms(monitor="loss", mode="min")
+        return record, SeriesRules(monitor="loss", mode="min")
 
     entry = Spool(location, folder).seal("killed", ".weights.h5", lambda path: make_file(path, size), complete)
     done = 0

@@ -22,22 +22,22 @@ from remote_ckpt.logs import make_sturdy
 
 if TYPE_CHECKING:
     from remote_ckpt.callback import RemoteModelCheckpoint
-    from remote_ckpt.checkpoint import Checkpoint
     from remote_ckpt.preemption import PreemptionGuard
+    from remote_ckpt.records import Checkpoint
     from remote_ckpt.run import Run, load_best, load_latest
-    from remote_ckpt.run.below import FoundRun, find_runs
+    from remote_ckpt.run.discovery import FoundRun, find_runs
     from remote_ckpt.stores import Transfer
 
 make_sturdy("remote_ckpt")
 
 _LAZY = {
-    "Checkpoint": "checkpoint",
-    "FoundRun": "run.below",
+    "Checkpoint": "records",
+    "FoundRun": "run.discovery",
     "PreemptionGuard": "preemption",
     "RemoteModelCheckpoint": "callback",
     "Run": "run",
     "Transfer": "stores",
-    "find_runs": "run.below",
+    "find_runs": "run.discovery",
     "load_best": "run",
     "load_latest": "run",
 }

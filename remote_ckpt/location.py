@@ -29,7 +29,7 @@ _MAX_FILE_BYTES = 255  # of one part of a path, on nearly every filesystem
 _MAX_PATH_BYTES = 4095  # Linux's PATH_MAX without the final zero
 _ID = "x" * 16  # as long as an id, which is part of the key of an object with a copy under a fixed name
 _ADDED = 64  # bytes; more than publishing ever adds to a name
-_TAKEN = "xxxxxx-7"  # as long as the addition to a key that is taken, see `publish`
+_TAKEN = "xxxxxx-7"  # as long as the addition to a key that is taken, see `publisher`
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +80,7 @@ class Location:
         """Return the full URL (or path) of `key`, as the user would write it, without a password."""
         return redact(f"{self.run.rstrip('/')}/{key}")
 
-    def check_template(self, template: Template, *, urgent: bool = False) -> None:
+    def check_template(self, template: NameTemplate, *, urgent: bool = False) -> None:
         """Refuse a filename template sure to fail in later saves; the values of the metrics are not yet known.
 
         Args:
@@ -92,7 +92,7 @@ class Location:
         """
         self.check_name(template, template.sample(urgent=urgent))
 
-    def check_name(self, template: Template, name: str) -> None:
+    def check_name(self, template: NameTemplate, name: str) -> None:
         """Refuse a formatted name too long for the store, including the characters added by publishing.
 
         Raises:
@@ -100,8 +100,8 @@ class Location:
         """
         if len(f"{self.root}{name}".encode(errors="replace")) + _ADDED <= _MAX_FILE_BYTES:
             return  # short enough for every limit. A fast path: each save calls this while the training waits
-        key = name if template.fields else f"{HIDDEN}/{Template.with_suffix_before_extension(name, _ID)}"
-        key = Template.with_suffix_before_extension(key, _TAKEN)
+        key = name if template.fields else f"{HIDDEN}/{NameTemplate.with_suffix_before_extension(name, _ID)}"
+        key = NameTemplate.with_suffix_before_extension(key, _TAKEN)
         for what, size, limit in self._sizes(key):
             if size > limit:
                 added = size - len(name.encode(errors="replace")) if what == "key" else 0
@@ -144,7 +144,7 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 @dataclass(frozen=True)
-class Template:
+class NameTemplate:
     """A filename template in Keras's own syntax, with the fields `{epoch:02d}`, `{batch}` and any logged metric."""
 
     text: str

@@ -20,7 +20,7 @@ def keep_at(
 
     Any error of `step`, also `SystemExit` from a user's code, is logged, and the thread goes on. A step must leave its
     state consistent when it raises. The thread is a daemon, so that the interpreter does not hang on a dead network at
-    its end; `exits` drains before that.
+    its end; `exit_drain` drains before that.
 
     Args:
         step: One piece of work; returns whether there may be more.

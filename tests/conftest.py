@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_ckpt import exits
 from remote_ckpt.errors import RemoteCkptError
+from remote_ckpt.saving import exit_drain
 from remote_ckpt.testing.servers import Server, ServerPool, ServerStartError
 from remote_ckpt.testing.servers.localstack import VENV_DEFAULT, VENV_VARIABLE
 
@@ -54,7 +54,7 @@ def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("REMOTE_CKPT_SPOOL", str(tmp_path / "spool"))
     yield tmp_path / "spool"
-    for work in list(exits._open):
+    for work in list(exit_drain._open):
         with contextlib.suppress(RemoteCkptError):
             work.close(timeout=0.0)
 

@@ -23,13 +23,13 @@ from pathlib import Path
 
 from records import seal, terms
 
-from remote_ckpt.checkpoint import Entry
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import CommitConflictError, CommitOutcomeUnknownError, StoreError
 from remote_ckpt.location import Location
+from remote_ckpt.manifest import Committer
 from remote_ckpt.policy import Mode, is_better
-from remote_ckpt.publish import Publisher
-from remote_ckpt.spool import Spool
+from remote_ckpt.records import HistoryPoint
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import Transfer, TransferReport, open_store
 
 KEEP = {"keep_best": 3, "keep_last": 3}
@@ -150,7 +150,9 @@ class Crowd:
         return sealed
 
 
-def verdict(history: Sequence[Entry], best: str | None, mode: Mode, sealed: set[str], confirmed: set[str]) -> list[str]:
+def verdict(
+    history: Sequence[HistoryPoint], best: str | None, mode: Mode, sealed: set[str], confirmed: set[str]
+) -> list[str]:
     """Return what is wrong with a run's end: pure, and blind to how it came about.
 
     Args:
@@ -164,7 +166,7 @@ def verdict(history: Sequence[Entry], best: str | None, mode: Mode, sealed: set[
     problems = [f"{name} was confirmed and is not in the history" for name in sorted(confirmed - set(known))]
     problems += [f"{name} was sealed and is not in the history" for name in sorted(sealed - confirmed - set(known))]
     problems += [f"{name} was committed twice" for name, times in Counter(known).items() if times > 1]
-    true: Entry | None = None
+    true: HistoryPoint | None = None
     for entry in history:  # the first among equals
         if is_better(entry.score, true.score if true else None, mode):
             true = entry

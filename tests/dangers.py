@@ -12,17 +12,17 @@ from typing import Any
 
 from histories import ALL, FIXED, DiedError, Way, end_of_process
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.location import MANIFEST_KEY, Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Entry, Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool, SpoolEntry
 from remote_ckpt.stores import Expect, TransferReport
 from remote_ckpt.stores.retrying import Retrying
 from remote_ckpt.testing.audit import Auditor
-from remote_ckpt.testing.faulty import Call, FaultyStore, Plan
+from remote_ckpt.testing.faulty import Call, FaultPlan, FaultyStore
 from remote_ckpt.testing.memory import MemoryStore
 
 PLACE = Location.parse("memory://run")
@@ -109,7 +109,7 @@ class Life:
         self.waiting = self.spool.adopt()
         world.lives.append(self)
 
-    def seal(self, score: float | None, **changes: Any) -> Entry:
+    def seal(self, score: float | None, **changes: Any) -> SpoolEntry:
         """Seal a checkpoint, to be published."""
         entry = self.world.way.seal(self.spool, next(self.world.numbers), score, **changes)
         self.waiting.append(entry)
@@ -133,7 +133,7 @@ class Life:
                 self.world.auditor.confirm(commit.series.find(entry.record.id) or entry.record, self.name)
             self.world.auditor.look()
 
-    def die_at(self, plan: Plan) -> None:
+    def die_at(self, plan: FaultPlan) -> None:
         """Publish what waits until `plan` lets the process die."""
         self.store.plan = plan
         try:

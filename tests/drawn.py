@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from records import EPOCH, TEMPLATE, checkpoint
 
-from remote_ckpt.checkpoint import Entry, Series
 from remote_ckpt.pictures.curves import Curve, curve_of
+from remote_ckpt.records import HistoryPoint, Series
 
 NAN, INF = float("nan"), float("inf")
 
@@ -34,7 +34,7 @@ def series(
             "logs": {monitor: score, "loss": -float(number)},
         }
         records.append(checkpoint(number, score, **facts, epoch=epochs[number] if epochs else number))
-    history = tuple(Entry(id=r.id, epoch=r.epoch, score=r.score, created=r.created) for r in records)
+    history = tuple(HistoryPoint(id=r.id, epoch=r.epoch, score=r.score, created=r.created) for r in records)
     made = Series(monitor=monitor, mode=mode, history=history)
     return made._with_records(tuple(records[kept]))
 

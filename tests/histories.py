@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from records import seal, terms
 
+from remote_ckpt.records.series_rules import SeriesRules
 from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.spool import Entry, Spool, Terms
+from remote_ckpt.saving.spool import Spool, SpoolEntry
 from remote_ckpt.testing.audit import Auditor
 from remote_ckpt.testing.faulty import (
     DENIED,
@@ -19,9 +20,9 @@ from remote_ckpt.testing.faulty import (
     UNAVAILABLE,
     Call,
     Fault,
+    FaultPlan,
     Hang,
     LoseAnswer,
-    Plan,
     Slow,
     Stale,
     Truncate,
@@ -68,11 +69,11 @@ class Way:
     """How checkpoints are kept: what differs between histories' pipelines."""
 
     name: str
-    rules: Terms
+    rules: SeriesRules
     fixed: bool = False
     scores: tuple[float, ...] = (0.5, 0.7, 0.3)
 
-    def seal(self, spool: Spool, number: int, score: float | None, **changes: Any) -> Entry:
+    def seal(self, spool: Spool, number: int, score: float | None, **changes: Any) -> SpoolEntry:
         facts = {"series": FIXED, "key": f".remote_ckpt/best-{number}.weights.h5"} if self.fixed else {}
         return seal(spool, number, score, rules=self.rules, **{**facts, **changes})
 
@@ -85,7 +86,7 @@ BEST = Way(
 WAYS = (ALL, FEW, BEST)
 
 
-def from_call(number: int, times: int, fault: Fault) -> Plan:
+def from_call(number: int, times: int, fault: Fault) -> FaultPlan:
     """The fault from the call of this number on, for so many calls of the same verb."""
     state: dict[str, Any] = {"verb": None, "left": times}
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from records import seal, terms
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.location import Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import Expect, TransferReport, open_store
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta, timezone
 
-from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.spool import Terms
+from remote_ckpt.records import Checkpoint
+from remote_ckpt.records.series_rules import SeriesRules
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TEMPLATE = "w-{epoch:02d}.weights.h5"
@@ -28,8 +28,8 @@ def checkpoint(number: int = 0, score: float | None = 0.5, **changes) -> Checkpo
     return Checkpoint(**{**facts, **changes})
 
 
-def terms(**changes) -> Terms:
-    return Terms(**{"monitor": "val_loss", "mode": "min", **changes})
+def terms(**changes) -> SeriesRules:
+    return SeriesRules(**{"monitor": "val_loss", "mode": "min", **changes})
 
 
 def seal(
@@ -38,7 +38,7 @@ def seal(
     score: float | None = 0.5,
     *,
     data: bytes | None = None,
-    rules: Terms | None = None,
+    rules: SeriesRules | None = None,
     blocks: bool = False,
     **changes,
 ):

@@ -17,12 +17,12 @@ import platformdirs
 from remote_ckpt.cache.cached_file import PROMISE, CachedFile, remove_unneeded
 from remote_ckpt.cache.lock import ObjectLock
 from remote_ckpt.cache.partial import Partial, notes_of
-from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import CorruptCheckpointError, ObjectNotFoundError, PreconditionFailedError, SpoolError
+from remote_ckpt.local_files import make_folder
 from remote_ckpt.location import SUFFIXES
-from remote_ckpt.private import make_folder
 from remote_ckpt.progress import Meter
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.stores.base import ObjectStore, Progress, Transfer
 
 log = logging.getLogger("remote_ckpt")

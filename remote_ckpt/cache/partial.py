@@ -11,7 +11,7 @@ from pathlib import Path
 
 from remote_ckpt.cache.following import FollowingDigest
 from remote_ckpt.stores.base import Progress, Version
-from remote_ckpt.stores.spans import Span, Spans
+from remote_ckpt.stores.byte_ranges import Span, Spans
 
 _LINE = re.compile(r"^(\d{1,15}) (\d{1,15})$", re.MULTILINE)
 _FLAGS = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC

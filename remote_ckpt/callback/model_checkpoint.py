@@ -11,14 +11,13 @@ from typing import Any, Literal
 import keras
 from keras.src.utils import io_utils  # prints around the progress bar as Keras itself does; no public name
 
-from remote_ckpt.callback.building import build_from_batches
-from remote_ckpt.callback.departure import Departure
-from remote_ckpt.callback.monitoring import direction, judge
+from remote_ckpt.callback.callback_state import Riders
+from remote_ckpt.callback.messages import direction, judge
+from remote_ckpt.callback.model_building import build_from_batches
+from remote_ckpt.callback.preemption_save import PreemptionSave
+from remote_ckpt.callback.process_group import ProcessGroup, process_group
 from remote_ckpt.callback.resume import resume as resume_from
-from remote_ckpt.callback.riders import Riders
-from remote_ckpt.callback.team import Team, team
 from remote_ckpt.callback.tensorboard import StatsBoard
-from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.errors import (
     DirectionError,
     DrainError,
@@ -27,15 +26,16 @@ from remote_ckpt.errors import (
     SaveFailedError,
     TemplateError,
 )
-from remote_ckpt.location import Template
+from remote_ckpt.location import NameTemplate
 from remote_ckpt.preemption import PreemptionGuard
 from remote_ckpt.preemption.notices import Notice
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
-from remote_ckpt.stats import Stats
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.stats import Stats
+from remote_ckpt.saving.writer import OnError, SeriesOptions, Writer
 from remote_ckpt.stores import Transfer
 from remote_ckpt.urls import text_of
-from remote_ckpt.writer import OnError, SeriesOptions, Writer
 
 log = logging.getLogger("remote_ckpt")
 
@@ -112,7 +112,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 under a fixed name, the best and the latest.
             keep_last: How many of the latest to keep.
             riders: Other callbacks, listed before this one, whose state travels along and is restored by `resume`;
-                see `riders`.
+                see `callback_state`.
             on_error: `"warn"`: a failure is logged and training goes on; `"raise"`: it ends training.
             spool_dir: Where checkpoints wait until they are uploaded.
             spool_limit: Bytes that waiting checkpoints may take; by default 10 GiB. Never more than half the free disk.
@@ -136,7 +136,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 "The filepath provided must end in '.weights.h5', '.keras' or '.h5'. "
                 f"Received: filepath={location.name}"
             )
-        template = Template(location.template)
+        template = NameTemplate(location.template)
         location.check_template(template, urgent=preemption is not None)
         if save_weights_only is None:
             save_weights_only = template.weights_only
@@ -164,11 +164,11 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._spool = (spool_dir, spool_limit)
         self._stats = Stats()
         self._board = StatsBoard(tensorboard) if tensorboard is not None else None
-        self._team = Team()
+        self._team = ProcessGroup()
         self.resumed_from: Checkpoint | None = None
 
     def _listen(self, guard: PreemptionGuard | None) -> None:
-        self._departure = Departure(guard, self._save_before_leaving) if guard else None
+        self._departure = PreemptionSave(guard, self._save_before_leaving) if guard else None
         if guard:  # only then: Keras evaluates without waiting for each batch where nobody looks at them
             self.on_test_batch_end = self._look_within_validation
 
@@ -182,7 +182,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         guard = state.pop("_guard")
-        self.__dict__.update(state, _stats=Stats(), _team=Team())
+        self.__dict__.update(state, _stats=Stats(), _team=ProcessGroup())
         self._listen(guard)
 
     @property
@@ -251,7 +251,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
         self._riders.check(self.params)
         if self._resume is not None:
             build_from_batches(self.model, self.run.url)
-        self._team = team()
+        self._team = process_group()
         if self._team.saves:
             self._open_writer()
         else:
@@ -410,7 +410,7 @@ class RemoteModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[mi
                 io_utils.print_msg(f"\n{message}")
 
     def _published(self, record: Checkpoint, _is_best: bool) -> None:  # on the publisher's thread
-        shown = record.key if Template(record.series).fields else record.series
+        shown = record.key if NameTemplate(record.series).fields else record.series
         self._say(f"Epoch {record.epoch + 1}: finished saving model to {self.run.location.url(shown)}")
 
     def _open_writer(self) -> Writer:

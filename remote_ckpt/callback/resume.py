@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
-from remote_ckpt.callback.riders import Riders
-from remote_ckpt.callback.team import Team
-from remote_ckpt.checkpoint import Checkpoint
+from remote_ckpt.callback.callback_state import Riders
+from remote_ckpt.callback.process_group import ProcessGroup
 from remote_ckpt.errors import ManifestError, NoCheckpointError, RemoteCkptError
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.restore import put_back
 from remote_ckpt.run import Run
 from remote_ckpt.run.loading import Restored, restore
@@ -17,7 +17,7 @@ log = logging.getLogger("remote_ckpt")
 
 
 def resume(
-    run: Run, model: Any, which: Literal["latest", "best"], riders: Riders, epochs: int | None, team: Team
+    run: Run, model: Any, which: Literal["latest", "best"], riders: Riders, epochs: int | None, team: ProcessGroup
 ) -> Restored | None:
     """Restore a checkpoint before training.
 
@@ -66,7 +66,7 @@ def resume(
     return restored
 
 
-def _chosen(run: Run, which: Literal["latest", "best"], team: Team) -> str:
+def _chosen(run: Run, which: Literal["latest", "best"], team: ProcessGroup) -> str:
     """Return the id of the checkpoint chosen by the first process.
 
     All processes must call this function, and must then load the checkpoint together: loading is a collective call.

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from remote_ckpt.stats import Stats
+from remote_ckpt.saving.stats import Stats
 
 
 class StatsBoard:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from remote_ckpt.capture._plan import Plan
+    from remote_ckpt.capture._plan import CapturePlan
 
 _log = logging.getLogger("remote_ckpt")
 
@@ -41,7 +41,7 @@ class Capturer:
         """
         self._model = model
         self._scratch = scratch
-        self._plan: Plan | None = None
+        self._plan: CapturePlan | None = None
         self._writer = TemplateWriter()
         self.fallback_reason: str | None = _reason_to_leave_it_to_keras(model)
         if self.fallback_reason is not None:
@@ -73,11 +73,11 @@ class Capturer:
             return snapshot
 
     def _by_reference(self) -> Snapshot:
-        from remote_ckpt.capture._plan import Plan
+        from remote_ckpt.capture._plan import CapturePlan
 
         snapshot = None if self._plan is None else self._plan.snapshot(self._writer)
         if snapshot is None:
-            self._plan = Plan(self._model)
+            self._plan = CapturePlan(self._model)
             snapshot = self._plan.snapshot(self._writer)
             assert snapshot is not None
         return snapshot

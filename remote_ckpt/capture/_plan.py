@@ -13,12 +13,12 @@ from keras import Variable
 
 from remote_ckpt.capture._freeze import freezer_for, to_numpy
 from remote_ckpt.capture._snapshot import ReferenceSnapshot
-from remote_ckpt.capture._walk import Entry, read_again, walk, write_as_keras
-from remote_ckpt.capture._watch import StructureWatch
+from remote_ckpt.capture._structure_watch import StructureWatch
+from remote_ckpt.capture._walk import WalkedSaveable, read_again, walk, write_as_keras
 from remote_ckpt.weights_file import Dataset, TemplateWriter
 
 
-class Plan:
+class CapturePlan:
     """A walk through a model, repeatable without walking again. For the training thread."""
 
     def __init__(self, model: Any) -> None:
@@ -86,7 +86,7 @@ class Plan:
         return FileLayout(described), values
 
 
-def describe(entry: Entry) -> Entry:
+def describe(entry: WalkedSaveable) -> WalkedSaveable:
     """Return an entry with shapes and dtypes in place of values, holding no reference to the model."""
     return entry._replace(saveable=None, steps=[(key, _shape_and_dtype(value)) for key, value in entry.steps])
 
@@ -94,7 +94,7 @@ def describe(entry: Entry) -> Entry:
 class FileLayout:
     """The layout of a weights file, without the data; see `weights_file.Layout`."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[WalkedSaveable]) -> None:
         """Take described entries; all else is computed on demand by the writing thread."""
         self.entries = entries
 

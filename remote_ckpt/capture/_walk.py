@@ -19,13 +19,13 @@ from keras.src import backend
 from keras.src.saving import saving_lib
 
 from remote_ckpt.capture._apart import apart
-from remote_ckpt.capture._watch import StructureWatch, names_to_skip
+from remote_ckpt.capture._structure_watch import StructureWatch, names_to_skip
 
 _KERAS = "keras."
 _BASE_OPTIMIZER = "keras.src.optimizers.base_optimizer"
 
 
-class Entry(NamedTuple):
+class WalkedSaveable(NamedTuple):
     """The writes of a saveable: the path, the attributes, and the values in order (None: the key was deleted).
 
     `saveable` is None if Keras reached the saveable in a way that `StructureWatch` does not see.
@@ -54,14 +54,14 @@ class Recorder(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras ships no ty
 
     def __init__(self) -> None:
         self.mode = "w"
-        self.entries: list[Entry] = []
-        self._open: Entry | None = None
+        self.entries: list[WalkedSaveable] = []
+        self._open: WalkedSaveable | None = None
 
     def __bool__(self) -> bool:
         return True
 
     def make(self, path: str, metadata: dict[str, str] | None = None) -> Recorder:
-        self._open = Entry(None, path, metadata, [])
+        self._open = WalkedSaveable(None, path, metadata, [])
         return self
 
     def close_entry(self, saveable: Any) -> None:
@@ -121,7 +121,7 @@ class _Visited(set[int]):
         self._recorder.close_entry(self._saveables.get(identity))
 
 
-def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
+def walk(model: Any, watch: StructureWatch) -> tuple[list[WalkedSaveable], bool]:
     """Let Keras walk the model once.
 
     Args:
@@ -141,7 +141,7 @@ def walk(model: Any, watch: StructureWatch) -> tuple[list[Entry], bool]:
     return recorder.entries, watch.reaches(visited)
 
 
-def read_again(entry: Entry) -> Entry:
+def read_again(entry: WalkedSaveable) -> WalkedSaveable:
     """Record again the present writes of a saveable, under the path from the walk."""
     recorder = Recorder()
     recorder.make(entry.path, entry.metadata and {**entry.metadata, "name": entry.saveable.name})
@@ -164,7 +164,7 @@ def written_by(saveable: Any) -> dict[str, Any]:
     return recorder._now()
 
 
-def write_as_keras(path: Path, entries: Sequence[Entry], take: Callable[[int], np.ndarray]) -> None:
+def write_as_keras(path: Path, entries: Sequence[WalkedSaveable], take: Callable[[int], np.ndarray]) -> None:
     """Write a weights file through Keras's own store: the same calls in the same order as `save_weights` makes.
 
     Args:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from remote_ckpt.checkpoint import Which
 from remote_ckpt.cli._group import remember_debug
+from remote_ckpt.records import Which
 
 _IDS = 16  # the length of an id: so many digits or more are taken as an id, not as an epoch
 _TEXTS = frozenset({"key", "secret", "token", "username", "password"})  # never numbers, even if all digits

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import ObjectNotFoundError, RemoteCkptError
-from remote_ckpt.human import human_bytes
+from remote_ckpt.formatting import human_bytes
 from remote_ckpt.location import HIDDEN
 from remote_ckpt.run import Run
-from remote_ckpt.run.hints import unnamed_files
-from remote_ckpt.spool import Spool
+from remote_ckpt.run.not_found_messages import unnamed_files
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import TransferReport, credentials, probe_cache
 from remote_ckpt.stores.base import Expect, MemoryJournal
 

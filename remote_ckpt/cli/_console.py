@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from remote_ckpt.human import safe as safe
+from remote_ckpt.formatting import safe as safe
 
 if TYPE_CHECKING:  # imported in the functions instead: help and shell completion need no rich, and start faster
     from rich.console import Console

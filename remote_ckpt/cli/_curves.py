@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from remote_ckpt.checkpoint import Series
 from remote_ckpt.cli._arguments import storage_options
 from remote_ckpt.cli._console import tell
 from remote_ckpt.errors import NoCheckpointError
 from remote_ckpt.pictures.curves import Curve, curve_by, curve_of, named
 from remote_ckpt.policy import Mode, infer_mode
+from remote_ckpt.records import Series
 from remote_ckpt.run import Run
-from remote_ckpt.run.below import find_runs
+from remote_ckpt.run.discovery import find_runs
 
 Urls = Annotated[
     list[str],

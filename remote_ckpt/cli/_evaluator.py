@@ -11,9 +11,10 @@ from pathlib import Path
 
 import typer
 
-from remote_ckpt.checkpoint import Checkpoint, signing
 from remote_ckpt.cli._console import safe, tell
 from remote_ckpt.errors import CorruptCheckpointError, NoCheckpointError, StoreError, TransientError
+from remote_ckpt.manifest import signing
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.run import Run
 
 VARIABLES = "REMOTE_CKPT_FILE, _URL, _RUN, _ID, _EPOCH (from 1), _MONITOR and _SCORE"

@@ -6,9 +6,9 @@ import json
 import shlex
 from typing import Any
 
-from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.human import age as age
-from remote_ckpt.human import number as number
+from remote_ckpt.formatting import age as age
+from remote_ckpt.formatting import number as number
+from remote_ckpt.records import Checkpoint
 
 
 def as_json(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import typer
 from remote_ckpt.cli._console import cells, say, say_json, stdout, table, tell
 from remote_ckpt.cli._facts import age, as_json, number
 from remote_ckpt.cli._group import FAILED
-from remote_ckpt.run.below import FoundRun
+from remote_ckpt.run.discovery import FoundRun
 from remote_ckpt.run.leaderboard import Judge, Standing, leaderboard
-from remote_ckpt.stats import human_bytes
+from remote_ckpt.saving.stats import human_bytes
 
 _NUMBERS = ("score", "epoch", "age", "size", "checkpoints", "last save")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from remote_ckpt.checkpoint import Checkpoint, Entry, Series
 from remote_ckpt.policy import best_first, is_better
+from remote_ckpt.records import Checkpoint, HistoryPoint, Series
 
 _RECENT = 20  # commits from which the rate is computed
 
@@ -20,7 +20,7 @@ class News:
         record: The checkpoint; None if the checkpoint has been pruned since.
     """
 
-    entry: Entry
+    entry: HistoryPoint
     improved: bool
     record: Checkpoint | None
 
@@ -44,7 +44,7 @@ class Track:
     improvements: int = 0
     _best: float | None = None
     _seen: set[str] = field(default_factory=set)
-    _recent: list[Entry] = field(default_factory=list)
+    _recent: list[HistoryPoint] = field(default_factory=list)
 
     def look(self, series: Series) -> list[News]:
         """Count the commits since the last look, and return them."""
@@ -71,7 +71,7 @@ class Track:
         seconds = (times[-1] - times[0]).total_seconds() if times else 0.0
         return (len(times) - 1) * 3600 / seconds if seconds else None
 
-    def _count(self, entry: Entry) -> News:
+    def _count(self, entry: HistoryPoint) -> News:
         self._seen.add(entry.id)
         self._recent = [*self._recent, entry][-_RECENT:]
         self.commits += 1

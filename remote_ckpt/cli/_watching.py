@@ -15,7 +15,7 @@ from rich.text import Text
 from remote_ckpt.cli._console import cells, safe, say, table
 from remote_ckpt.cli._facts import age, as_json, number
 from remote_ckpt.cli._track import News, Track
-from remote_ckpt.human import human_bytes
+from remote_ckpt.formatting import human_bytes
 
 
 class Lines:

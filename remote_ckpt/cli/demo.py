@@ -17,13 +17,13 @@ from typing import Annotated, Any
 
 import typer
 
-from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.cli._arguments import Debug
 from remote_ckpt.cli._console import say
 from remote_ckpt.cli._facts import number
 from remote_ckpt.errors import RemoteCkptError
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.run import Run
-from remote_ckpt.stats import human_bytes
+from remote_ckpt.saving.stats import human_bytes
 
 _LOOK = 0.3  # seconds between two looks at the bucket
 _EQUAL = 1e-6  # largest difference of two accuracies that count as equal

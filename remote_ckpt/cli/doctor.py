@@ -15,7 +15,7 @@ from remote_ckpt.cli._policy import gcloud_commands, policies
 from remote_ckpt.run import Run
 from remote_ckpt.stores import Transfer
 
-_PATIENCE = 30.0  # seconds after which a failed request or transfer is not tried again
+_CHECK_TIMEOUT = 30.0  # seconds after which a failed request or transfer is not tried again
 
 _STYLES = {"ok": "", "warn": "yellow", "FAIL": "red", "skip": "dim"}
 
@@ -46,7 +46,7 @@ def doctor(
     if url is None:
         raise typer.BadParameter("Which run? remote-ckpt doctor s3://bucket/run")
     options = storage_options(option)
-    run = Run(url, storage_options=options, transfer=Transfer(deadline=_PATIENCE))
+    run = Run(url, storage_options=options, transfer=Transfer(deadline=_CHECK_TIMEOUT))
     findings = []
     for finding in Checkup(run, options, size * MIB).findings():
         findings.append(finding)

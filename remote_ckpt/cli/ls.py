@@ -7,16 +7,16 @@ from typing import Any
 
 from rich.text import Text
 
-from remote_ckpt.checkpoint import Checkpoint, Series
 from remote_ckpt.cli._arguments import Debug, Json, Options, Url, storage_options
 from remote_ckpt.cli._console import cells, safe, say, say_json, stdout, table, tell
 from remote_ckpt.cli._facts import age, as_json, number
 from remote_ckpt.cli._runs_below import show_runs
 from remote_ckpt.errors import AccessDeniedError
+from remote_ckpt.records import Checkpoint, Series
 from remote_ckpt.run import Run
-from remote_ckpt.run.below import find_runs
-from remote_ckpt.spool import Entry
-from remote_ckpt.stats import human_bytes
+from remote_ckpt.run.discovery import find_runs
+from remote_ckpt.saving.spool import SpoolEntry
+from remote_ckpt.saving.stats import human_bytes
 
 
 def ls(url: Url, option: Options = None, json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001 - see Debug
@@ -72,7 +72,7 @@ def _marks(series: Series, record: Checkpoint) -> Text:
     return Text(", ".join(marks), style="green")
 
 
-def _as_json(run: Run, found: dict[str, Series], waiting: list[Entry]) -> dict[str, Any]:
+def _as_json(run: Run, found: dict[str, Series], waiting: list[SpoolEntry]) -> dict[str, Any]:
     return {
         "run": safe(run.url),
         "series": {

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.cli._arguments import Chosen, Debug, Json, Options, Url, parse_which, storage_options
 from remote_ckpt.cli._console import say_json
 from remote_ckpt.cli._facts import as_json
 from remote_ckpt.cli._progress import transfer
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.run import Run
 
 _STDOUT = Path("-")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.cli._arguments import Chosen, Debug, Json, Options, Url, parse_which, storage_options
 from remote_ckpt.cli._console import cells, say_json, stdout, table
 from remote_ckpt.cli._facts import age, as_json, copy_command, number
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.run import Run
-from remote_ckpt.stats import human_bytes
+from remote_ckpt.saving.stats import human_bytes
 
 
 def show(

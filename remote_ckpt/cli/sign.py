@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from remote_ckpt.checkpoint import Manifest
-from remote_ckpt.checkpoint.signing import VARIABLE
 from remote_ckpt.cli._arguments import Debug, Options, Url, storage_options
 from remote_ckpt.cli._console import say
-from remote_ckpt.commit import Committer
+from remote_ckpt.manifest import Committer
+from remote_ckpt.manifest.signing import VARIABLE
+from remote_ckpt.records import Manifest
 from remote_ckpt.run import Run
 
 

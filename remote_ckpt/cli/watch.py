@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from remote_ckpt.checkpoint import Series
 from remote_ckpt.cli._arguments import Debug, Json, Options, Url, storage_options
 from remote_ckpt.cli._console import say_json, stdout, tell
 from remote_ckpt.cli._evaluator import VARIABLES, Evaluator
 from remote_ckpt.cli._track import News, Track
 from remote_ckpt.cli._watching import Board, Lines, drawn, state
 from remote_ckpt.errors import TransientError
+from remote_ckpt.records import Series
 from remote_ckpt.run import Run
 
 Every = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.1, help="How often to look.")]

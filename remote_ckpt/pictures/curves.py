@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from remote_ckpt.checkpoint import Checkpoint, Entry, Series
-from remote_ckpt.human import number, safe, shortened
+from remote_ckpt.formatting import number, safe, shortened
 from remote_ckpt.policy import Mode, best_first, is_better, is_number
+from remote_ckpt.records import Checkpoint, HistoryPoint, Series
 
 _LARGEST = 1e300  # the span of two numbers up to here is still a number
 
@@ -112,7 +112,7 @@ def curve_of(run: str, template: str, series: Series) -> Curve:
     Left out are checkpoints that were pruned before the series changed to this metric: the history has only their score
     by the metric before.
     """
-    known: dict[str, Checkpoint | Entry] = {entry.id: entry for entry in series.history if entry.monitor is None}
+    known: dict[str, Checkpoint | HistoryPoint] = {entry.id: entry for entry in series.history if entry.monitor is None}
     known.update({record.id: record for record in series.checkpoints})
     return _curve(run, template, series, known.values())
 
@@ -153,7 +153,7 @@ def best_curves_first(curves: Sequence[Curve]) -> list[Curve]:
     return best_first(curves, curves[0].mode) if curves else []
 
 
-def _curve(run: str, template: str, series: Series, scored: Iterable[Checkpoint | Entry]) -> Curve:
+def _curve(run: str, template: str, series: Series, scored: Iterable[Checkpoint | HistoryPoint]) -> Curve:
     points: list[Point] = []
     best: float | None = None
     for one in sorted(scored, key=lambda one: one.created):

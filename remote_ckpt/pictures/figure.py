@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remote_ckpt.human import shortened
+from remote_ckpt.formatting import shortened
 from remote_ckpt.pictures.curves import FEW, Curve, Place, best_curves_first, best_line, best_text, score_line, title_of
 from remote_ckpt.pictures.files import PictureError, write_whole
 from remote_ckpt.pictures.palette import LOOKS, Look, look

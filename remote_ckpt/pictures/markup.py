@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from remote_ckpt.human import safe
+from remote_ckpt.formatting import safe
 
 
 class Markup(str):

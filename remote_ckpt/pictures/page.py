@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from remote_ckpt.human import age, human_bytes, number, shortened
+from remote_ckpt.formatting import age, human_bytes, number, shortened
 from remote_ckpt.pictures.curves import Curve, best_curves_first, folder_of
 from remote_ckpt.pictures.markup import Markup, element, joined
 from remote_ckpt.pictures.palette import LOOKS

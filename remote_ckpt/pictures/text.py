@@ -11,7 +11,7 @@ from statistics import median
 
 from rich.text import Text
 
-from remote_ckpt.human import human_bytes, human_time, shortened
+from remote_ckpt.formatting import human_bytes, human_time, shortened
 from remote_ckpt.pictures.curves import FEW, Curve, Point, best_curves_first, best_text, title_of
 from remote_ckpt.pictures.palette import mark, terminal_colour
 from remote_ckpt.pictures.scales import Scale

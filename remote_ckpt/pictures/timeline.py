@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remote_ckpt.checkpoint import Checkpoint
-from remote_ckpt.human import time_unit
+from remote_ckpt.formatting import time_unit
 from remote_ckpt.pictures.curves import Curve
+from remote_ckpt.records import Checkpoint
 
 Dot = tuple[float, float]
 

@@ -22,7 +22,7 @@ EC2_SECONDS = 120.0
 GCE_SECONDS = 30.0
 """Seconds between the preemption of a spot machine and the moment when the machine is switched off."""
 
-PATIENCE = 1.0
+METADATA_TIMEOUT = 1.0
 """Seconds for each connection and each read: a metadata server is on the same host, and off-cloud nobody answers."""
 
 _LIMIT = 1 << 12  # bytes; no answer of a metadata server is as long
@@ -60,7 +60,8 @@ class Cloud(Protocol):
     def look(self) -> Notice | None:
         """Return the notice, or None while there is none.
 
-        Blocks for a few requests, each of a few times `PATIENCE`; the time to look up a host's name is not limited.
+        Blocks for a few requests, each of a few times `METADATA_TIMEOUT`; the time to look up a host's name is not
+        limited.
 
         Raises:
             OSError: There is no answer, or it is not a metadata server's.
@@ -168,8 +169,11 @@ def _ask(url: str, headers: dict[str, str], method: str = "GET") -> tuple[bytes,
     Raises:
         OSError: There is no answer, or its body is too long, or comes too slowly.
     """
-    request, until = urllib.request.Request(url, headers=headers, method=method), time.monotonic() + 2 * PATIENCE
-    with _OPENER.open(request, timeout=PATIENCE) as answer:
+    request, until = (
+        urllib.request.Request(url, headers=headers, method=method),
+        time.monotonic() + 2 * METADATA_TIMEOUT,
+    )
+    with _OPENER.open(request, timeout=METADATA_TIMEOUT) as answer:
         pieces: list[bytes] = []
         # The timeout is for each read alone: a server that sends a byte now and then would never exceed it.
         while piece := answer.read1(_LIMIT):

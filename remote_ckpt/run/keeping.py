@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 
-from remote_ckpt.checkpoint import Checkpoint, Manifest
-from remote_ckpt.commit import Committer
-from remote_ckpt.deletion import Deleter, object_of
 from remote_ckpt.errors import InvalidRequestError, LocationError
-from remote_ckpt.location import HIDDEN, Template
+from remote_ckpt.location import HIDDEN, NameTemplate
+from remote_ckpt.manifest import Committer
+from remote_ckpt.manifest.deletion import Deleter, object_of
+from remote_ckpt.records import Checkpoint, Manifest
 from remote_ckpt.stores.base import ObjectInfo
 
 log = logging.getLogger("remote_ckpt")
@@ -97,10 +97,10 @@ def _made_by(names: Iterable[str]) -> Callable[[str], bool]:
 
     Other people may keep other objects, or other runs, under the same prefix: their uploads must go on.
     """
-    templates: list[Template] = []
+    templates: list[NameTemplate] = []
     for name in names:
         try:
-            templates.append(Template(name))
+            templates.append(NameTemplate(name))
         except LocationError:  # the manifest is not trusted: a name in it may be no valid template
             continue
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from remote_ckpt.checkpoint import Checkpoint, Series
 from remote_ckpt.policy import Mode, best_first
-from remote_ckpt.run.below import FoundRun
+from remote_ckpt.records import Checkpoint, Series
+from remote_ckpt.run.discovery import FoundRun
 
 Judge = tuple[str, Mode]
 """A metric and its direction."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from remote_ckpt.checkpoint import Checkpoint, Which
+from remote_ckpt.records import Checkpoint, Which
 
 if TYPE_CHECKING:
     from remote_ckpt.run.run import Run

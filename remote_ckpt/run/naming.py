@@ -7,14 +7,14 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from remote_ckpt.location import HIDDEN, SUFFIXES, Template
+from remote_ckpt.location import HIDDEN, SUFFIXES, NameTemplate
 
 UNKNOWN = "unknown"
 """The field of a guessed template for a metric. An object's name holds the metric's value, not the metric's name."""
 
 _NUMBER = r"[-+ ]?(?:[0-9][0-9_,]*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?%?|nan|inf)"
 _WHOLE = r"[-+ ]?[0-9]+"
-_TAKEN = r"(?:-[0-9a-f]{6}(?:-[2-9])?)?"  # the suffix of a taken name, see `publish`
+_TAKEN = r"(?:-[0-9a-f]{6}(?:-[2-9])?)?"  # the suffix of a taken name, see `publisher`
 _TAKEN_AT_END = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{6}(?:-[2-9])?$")
 _BEHIND = re.compile(
     rf"^{re.escape(HIDDEN)}/(?P<stem>.+)-[0-9a-f]{{16}}(?P<suffix>{'|'.join(map(re.escape, SUFFIXES))})$"
@@ -31,12 +31,12 @@ class Naming:
         prefix: The common beginning of all these names.
     """
 
-    template: Template
+    template: NameTemplate
     prefix: str
     _names: re.Pattern[str]
 
     @classmethod
-    def of(cls, template: Template) -> Naming:
+    def of(cls, template: NameTemplate) -> Naming:
         """Return the naming of a template; without fields, the names of the hidden objects behind the fixed name."""
         stem = template.text.removesuffix(template.suffix)
         if not template.fields:

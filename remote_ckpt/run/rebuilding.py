@@ -16,18 +16,18 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
 
-from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, Entry, Manifest, Series
-from remote_ckpt.checkpoint.readable import recordable
-from remote_ckpt.commit import Committer
-from remote_ckpt.commit.archive import MAX_TOTAL_BYTES
-from remote_ckpt.commit.memory import REBUILT
-from remote_ckpt.commit.presence import Presence
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import CorruptCheckpointError, ManifestError, ObjectNotFoundError, PreconditionFailedError
-from remote_ckpt.location import HIDDEN, Location, Template
+from remote_ckpt.location import HIDDEN, Location, NameTemplate
+from remote_ckpt.manifest import Committer
+from remote_ckpt.manifest.memory import REBUILT
+from remote_ckpt.manifest.presence import Presence
+from remote_ckpt.manifest.segment_store import MAX_TOTAL_BYTES
 from remote_ckpt.policy import Mode, infer_mode
+from remote_ckpt.records import MAX_MANIFEST_BYTES, Checkpoint, HistoryPoint, Manifest, Series
+from remote_ckpt.records.readable import recordable
 from remote_ckpt.run.naming import Naming, is_guess
-from remote_ckpt.run.unnamed import unnamed
+from remote_ckpt.run.unnamed_objects import unnamed
 from remote_ckpt.stores.base import ObjectInfo, Progress
 
 log = logging.getLogger("remote_ckpt")
@@ -45,12 +45,14 @@ class Past:
         records: Records by id. Their objects are in the store.
     """
 
-    history: dict[str, Entry] = field(default_factory=dict)
+    history: dict[str, HistoryPoint] = field(default_factory=dict)
     records: dict[str, Checkpoint] = field(default_factory=dict)
 
     def add(self, record: Checkpoint) -> None:
         """Add a record and the entry of this record."""
-        entry = Entry(id=record.id, key=record.key, epoch=record.epoch, score=record.score, created=record.created)
+        entry = HistoryPoint(
+            id=record.id, key=record.key, epoch=record.epoch, score=record.score, created=record.created
+        )
         self.records[record.id] = record
         self.history.setdefault(record.id, entry)
 
@@ -150,13 +152,13 @@ def _of_objects(
     Each object is downloaded, one at a time, because its digests are needed. `created` rises strictly, so the order
     also decides which checkpoint is the latest. An object that is damaged, gone or changed is passed over, and logged.
     """
-    naming = Naming.of(Template(template))
+    naming = Naming.of(NameTemplate(template))
     begun = datetime.now(timezone.utc)
     wanted = [(naming.epoch(one.key), one.modified or begun, one) for one in objects if one.key not in taken]
     earliest = datetime.min.replace(tzinfo=timezone.utc)
     with tempfile.TemporaryDirectory(prefix="remote-ckpt-rebuild-") as folder:
         for number, (epoch, modified, one) in enumerate(sorted(wanted, key=lambda item: (item[0] or 0, item[1]))):
-            target = Path(folder, f"object{Template(template).suffix}")
+            target = Path(folder, f"object{NameTemplate(template).suffix}")
             try:
                 committer.store.fetch(one.key, target, size=one.size, progress=progress)
                 facts = _facts(one.key, target)

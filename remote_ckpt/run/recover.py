@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from remote_ckpt.blame import Blame, blame
-from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.errors import CorruptCheckpointError, RemoteCkptError, SaveFailedError, StoreError
-from remote_ckpt.leftovers import count
-from remote_ckpt.publish import Publisher
-from remote_ckpt.spool import Entry, Spool
+from remote_ckpt.records import Checkpoint
+from remote_ckpt.saving.failure_scope import Blame, blame
+from remote_ckpt.saving.leftovers import count
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool, SpoolEntry
 from remote_ckpt.stores.base import Progress, TransferReport
 
 
@@ -75,7 +75,7 @@ def recover(spool: Spool, publisher: Publisher, progress: Progress | None = None
     return recovery
 
 
-def _is_published(entry: Entry, publisher: Publisher, progress: Progress | None, recovery: Recovery) -> bool:
+def _is_published(entry: SpoolEntry, publisher: Publisher, progress: Progress | None, recovery: Recovery) -> bool:
     """Publish a checkpoint and record the outcome; return whether to go on with the next checkpoint."""
     url = publisher.location.url(entry.record.key)
     try:

@@ -13,13 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
 
-from remote_ckpt import elsewhere
 from remote_ckpt.cache import PROMISE, Cache, CachedFile
-from remote_ckpt.checkpoint import Checkpoint, Manifest, Series, Which
-from remote_ckpt.checkpoint.signing import Signer
-from remote_ckpt.commit import Committer
-from remote_ckpt.commit.archive import Archive
-from remote_ckpt.commit.presence import Presence
 from remote_ckpt.errors import (
     AccessDeniedError,
     CorruptCheckpointError,
@@ -30,14 +24,20 @@ from remote_ckpt.errors import (
     StoreError,
 )
 from remote_ckpt.location import Location
+from remote_ckpt.manifest import Committer
+from remote_ckpt.manifest.presence import Presence
+from remote_ckpt.manifest.segment_store import SegmentStore
+from remote_ckpt.manifest.signing import Signer
 from remote_ckpt.policy import Mode, best_first, by_capture, infer_mode, is_number, scalar
-from remote_ckpt.publish import Publisher
-from remote_ckpt.run.giving import give
-from remote_ckpt.run.hints import no_checkpoint
+from remote_ckpt.records import Checkpoint, Manifest, Series, Which
 from remote_ckpt.run.keeping import ORPHAN_AGE, delete_pruned, sweep_orphans, sweep_uploads
+from remote_ckpt.run.local_copy import give
+from remote_ckpt.run.not_found_messages import no_checkpoint
 from remote_ckpt.run.recover import Recovery, recover
-from remote_ckpt.run.unnamed import unnamed
-from remote_ckpt.spool import Entry, Spool
+from remote_ckpt.run.unnamed_objects import unnamed
+from remote_ckpt.saving import other_server
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool, SpoolEntry
 from remote_ckpt.stores import ObjectStore, Progress, Transfer, open_store, require_known
 from remote_ckpt.urls import options_of
 
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
     from remote_ckpt.run.loading import Restored
     from remote_ckpt.run.options import RunOptions, WriterOptions
-    from remote_ckpt.writer import Writer
+    from remote_ckpt.saving.writer import Writer
 
 T = TypeVar("T")
 
 log = logging.getLogger("remote_ckpt")
 
-PATIENCE = 30.0
+READ_TIMEOUT = 30.0
 """Seconds for which a reader waits for the manifest when the store does not answer."""
 
 
@@ -117,8 +117,8 @@ class Run:
         return self._store
 
     @property
-    def _archive(self) -> Archive:
-        return Archive(self.store.within(PATIENCE), self.location)
+    def _archive(self) -> SegmentStore:
+        return SegmentStore(self.store.within(READ_TIMEOUT), self.location)
 
     def __repr__(self) -> str:
         return f"Run({self.url!r})"
@@ -145,7 +145,7 @@ class Run:
             ManifestError: The manifest cannot be read, or its signature is not right.
             StoreError: The store refused.
         """
-        return self._committer(PATIENCE).load()
+        return self._committer(READ_TIMEOUT).load()
 
     @property
     def series(self) -> dict[str, Series]:
@@ -231,7 +231,7 @@ class Run:
             ManifestError: The manifest cannot be read.
             StoreError: The store refused.
         """
-        found = unnamed(self.store.within(PATIENCE), self.location, self.manifest())
+        found = unnamed(self.store.within(READ_TIMEOUT), self.location, self.manifest())
         return sorted(one.key for objects in found.values() for one in objects)
 
     def inspect(self) -> dict[str, Series]:
@@ -241,7 +241,7 @@ class Run:
 
         Raises: as `series`.
         """
-        presence = Presence(self.store.within(PATIENCE))
+        presence = Presence(self.store.within(READ_TIMEOUT))
         found = self.series
         try:
             lost = presence.absent([record for one in found.values() for record in one.checkpoints])
@@ -391,7 +391,7 @@ class Run:
             ManifestError: The manifest cannot be read.
             StoreError: The store cannot be read.
         """
-        from remote_ckpt.writer import SeriesOptions, Writer
+        from remote_ckpt.saving.writer import SeriesOptions, Writer
 
         limit = options.pop("spool_limit", None)
         direction = _direction(monitor, mode)
@@ -446,7 +446,7 @@ class Run:
             ManifestError: The manifest cannot be read, or cannot be written without its signing key.
             StoreError: The store refused. The checkpoint waits in the spool: push again, or `recover`.
         """
-        from remote_ckpt.run.push import Facts, push
+        from remote_ckpt.run.importing import Facts, push
 
         direction = None if mode == "auto" else _direction("", mode)
         value = scalar(score)
@@ -563,7 +563,7 @@ class Run:
             committer, templates, older_than, dry_run=dry_run
         )
 
-    def pending(self) -> list[Entry]:
+    def pending(self) -> list[SpoolEntry]:
         """Return the checkpoints in this machine's spool for this run and this server.
 
         Checkpoints without a recorded server are among them.
@@ -580,7 +580,7 @@ class Run:
 
         Raises: as `pending`.
         """
-        return elsewhere.sentences(self._spool())
+        return other_server.sentences(self._spool())
 
     def recover(self, *, progress: Progress | None = None) -> list[Checkpoint]:
         """Upload and commit the checkpoints of dead processes in this machine's spool.
@@ -629,12 +629,12 @@ class Run:
 
     def _looked_for(self, chosen: dict[str, Series]) -> dict[str, Series]:
         """Return the series with missing records unmarked if found; ask the store only about marked records."""
-        presence = Presence(self.store.within(PATIENCE))
+        presence = Presence(self.store.within(READ_TIMEOUT))
         return {name: presence.looked_for(series) for name, series in chosen.items()}
 
     def _reading(self, use: Callable[[Manifest], T]) -> T:
         """Return `use(manifest)`, see `Committer.reading`."""
-        return self._committer(PATIENCE).reading(use)
+        return self._committer(READ_TIMEOUT).reading(use)
 
     def _candidates(self, which: Which, *, fallback: bool = True) -> Iterator[Checkpoint]:
         """Yield the wanted checkpoint, then with `fallback` the others in the order of preference.

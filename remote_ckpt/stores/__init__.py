@@ -3,8 +3,8 @@
 from remote_ckpt.stores.base import (
     BLOCK,
     MIB,
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -22,8 +22,8 @@ from remote_ckpt.stores.opening import open_store, require_known
 __all__ = [
     "BLOCK",
     "MIB",
-    "Base",
     "Capabilities",
+    "DeltaBase",
     "Digests",
     "Expect",
     "Journal",

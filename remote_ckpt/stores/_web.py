@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from fsspec.config import conf
 
-from remote_ckpt.stores.engine.answers import IDENTITY, BoundedResponse
+from remote_ckpt.stores.transfer.answers import IDENTITY, BoundedResponse
 
 PROTOCOLS = ("http", "https")
 

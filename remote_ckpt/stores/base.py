@@ -18,7 +18,7 @@ from typing import Any, NewType, Protocol
 
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError
 from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.stores.spans import Span
+from remote_ckpt.stores.byte_ranges import Span
 
 Version = NewType("Version", str)
 """Opaque token of an object's state: an ETag, a generation, a digest. Equal tokens mean equal bytes."""
@@ -136,7 +136,7 @@ class Digests:
 
 
 @dataclass(frozen=True)
-class Base:
+class DeltaBase:
     """An earlier object of the same run: an upload may copy equal ranges from there inside the store, not send them.
 
     A base that has vanished or changed costs time, never correctness.
@@ -272,7 +272,7 @@ class ObjectStore(ABC):
         digests: Digests,
         journal: Journal,
         report: TransferReport,
-        base: Base | None = None,
+        base: DeltaBase | None = None,
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:

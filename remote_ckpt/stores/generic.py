@@ -26,11 +26,11 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.location import HIDDEN, Location
-from remote_ckpt.stores import _web, identity, plain_http
+from remote_ckpt.stores import _web, identity, insecure_endpoint
 from remote_ckpt.stores._generic_errors import translated
 from remote_ckpt.stores.base import (
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -42,7 +42,7 @@ from remote_ckpt.stores.base import (
     Version,
 )
 from remote_ckpt.stores.checksums import content_version, crc32c, encode
-from remote_ckpt.stores.soft import lock_of
+from remote_ckpt.stores.emulated_cas import lock_of
 from remote_ckpt.stores.sources import open_source, read_chunks, require_match
 
 _TEMPORARY = f"{HIDDEN}/tmp"
@@ -131,7 +131,7 @@ class GenericStore(ObjectStore):
         digests: Digests,
         journal: Journal,  # noqa: ARG002 - no such filesystem resumes an upload
         report: TransferReport,
-        base: Base | None = None,  # noqa: ARG002 - nor copies ranges
+        base: DeltaBase | None = None,  # noqa: ARG002 - nor copies ranges
         progress: Progress | None = None,
         owner: str | None = None,  # noqa: ARG002 - nor keeps anything beside the bytes
     ) -> ObjectInfo:
@@ -254,7 +254,7 @@ class GenericStore(ObjectStore):
         with translated("reach", self.url):
             self._fs: AbstractFileSystem
             self._fs, root = fsspec.url_to_fs(place, skip_instance_cache=True, **options)
-        plain_http.warn_of_filesystem(self._fs)
+        insecure_endpoint.warn_of_filesystem(self._fs)
         self._root = root.rstrip("/")
         # Cached listings hide objects that other writers added or deleted since. Set here, and not as an argument, as
         # not every constructor takes the argument.

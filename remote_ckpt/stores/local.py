@@ -26,8 +26,8 @@ from remote_ckpt.location import HIDDEN
 from remote_ckpt.stores._os_errors import translated
 from remote_ckpt.stores.base import (
     MIB,
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -115,7 +115,7 @@ class LocalStore(ObjectStore):
         digests: Digests,
         journal: Journal,
         report: TransferReport,
-        base: Base | None = None,  # noqa: ARG002 - a link sends nothing
+        base: DeltaBase | None = None,  # noqa: ARG002 - a link sends nothing
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:

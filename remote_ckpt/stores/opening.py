@@ -10,7 +10,7 @@ from fsspec.registry import known_implementations
 
 from remote_ckpt.errors import LocationError
 from remote_ckpt.location import Location
-from remote_ckpt.stores import plain_http
+from remote_ckpt.stores import insecure_endpoint
 from remote_ckpt.stores.base import ObjectStore, Transfer
 from remote_ckpt.stores.retrying import Retrying
 
@@ -37,7 +37,7 @@ def open_store(
     """
     transfer = transfer or Transfer()
     require_known(location)
-    plain_http.warn_once(location, storage_options or {})
+    insecure_endpoint.warn_once(location, storage_options or {})
     return Retrying(_adapter(location, dict(storage_options or {}), transfer), transfer.retry)
 
 

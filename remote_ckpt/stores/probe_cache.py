@@ -17,8 +17,8 @@ from typing import Any
 
 import platformdirs
 
+from remote_ckpt.local_files import make_folder
 from remote_ckpt.location import redact
-from remote_ckpt.private import make_folder
 from remote_ckpt.stores.base import Capabilities
 
 _LIFETIME = 30 * 24 * 3600.0  # seconds; servers are updated

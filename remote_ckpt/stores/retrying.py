@@ -14,8 +14,8 @@ from remote_ckpt.errors import CredentialsExpiredError, StoreError, TransientErr
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.stores.base import (
     MOST_LISTED,
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -74,7 +74,7 @@ class Retrying(ObjectStore):
         digests: Digests,
         journal: Journal,
         report: TransferReport,
-        base: Base | None = None,
+        base: DeltaBase | None = None,
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:

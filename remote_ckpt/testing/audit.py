@@ -23,11 +23,11 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from remote_ckpt.checkpoint import Checkpoint, Entry, Series
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import InvalidRequestError, ManifestError, ObjectNotFoundError
 from remote_ckpt.location import MANIFEST_KEY, Location
+from remote_ckpt.manifest import Committer
 from remote_ckpt.policy import best_of, is_better
+from remote_ckpt.records import Checkpoint, HistoryPoint, Series
 from remote_ckpt.stores.base import ObjectStore, Version
 
 _OF_NOTHING = "of nothing"
@@ -165,9 +165,9 @@ class Auditor:
         best, top = series.find("best"), held.get(best_of(series.checkpoints, series.mode) or "")
         score = best.score if best else None
 
-        def stands_out(one: Checkpoint | Entry) -> bool:
+        def stands_out(one: Checkpoint | HistoryPoint) -> bool:
             record = held.get(one.id)
-            own = one.own_score if isinstance(one, Entry) else one.score
+            own = one.own_score if isinstance(one, HistoryPoint) else one.score
             if record is None:
                 return is_better(own, top.score if top else None, series.mode)
             return not is_marked_missing(record) and is_better(own, score, series.mode)

@@ -32,7 +32,7 @@ from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, Precond
 from remote_ckpt.stores import (
     BLOCK,
     MIB,
-    Base,
+    DeltaBase,
     Digests,
     Expect,
     MemoryJournal,
@@ -56,7 +56,7 @@ def make_file(path: Path, size: int, *, seed: int = 0) -> Digests:
 
 
 def upload(
-    store: ObjectStore, key: str, source: Path, digests: Digests, *, base: Base | None = None
+    store: ObjectStore, key: str, source: Path, digests: Digests, *, base: DeltaBase | None = None
 ) -> tuple[ObjectInfo, TransferReport]:
     """Upload with a throw-away journal; return what was stored and what it took."""
     report = TransferReport()
@@ -259,18 +259,20 @@ class StoreConformance:
         (tmp_path / "second").write_bytes(data)
         upload(store, "1.h5", tmp_path / "first", first)
         digests = digest_file(tmp_path / "second", blocks=True)
-        _, report = upload(store, "2.h5", tmp_path / "second", digests, base=Base("1.h5", first))
+        _, report = upload(store, "2.h5", tmp_path / "second", digests, base=DeltaBase("1.h5", first))
         assert contents(store, "2.h5", LARGE, tmp_path) == bytes(data)
         assert report.sent + report.reused >= LARGE
 
     def test_a_base_that_is_gone_or_changed_costs_nothing_but_time(self, store: ObjectStore, tmp_path: Path) -> None:
         """Everything is sent."""
         digests = make_file(tmp_path / "source", LARGE)
-        upload(store, "2.h5", tmp_path / "source", digests, base=Base("gone.h5", digests))
+        upload(store, "2.h5", tmp_path / "source", digests, base=DeltaBase("gone.h5", digests))
         assert contents(store, "2.h5", LARGE, tmp_path) == (tmp_path / "source").read_bytes()
         other = make_file(tmp_path / "other", LARGE, seed=9)
         upload(store, "other.h5", tmp_path / "other", other)
-        upload(store, "3.h5", tmp_path / "source", digests, base=Base("other.h5", digests))  # not what it says it is
+        upload(
+            store, "3.h5", tmp_path / "source", digests, base=DeltaBase("other.h5", digests)
+        )  # not what it says it is
         assert contents(store, "3.h5", LARGE, tmp_path) == (tmp_path / "source").read_bytes()
 
     def test_an_upload_leaves_its_source_alone(self, store: ObjectStore, tmp_path: Path) -> None:

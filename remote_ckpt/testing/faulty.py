@@ -30,8 +30,8 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.stores.base import (
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -70,7 +70,7 @@ class Call:
 Fault = Callable[[Call, Callable[[], Any]], Any]
 """Called in place of the verb, with the call and with what would really do it."""
 
-Plan = Callable[[Call], Fault | None]
+FaultPlan = Callable[[Call], Fault | None]
 """Says what goes wrong with a call; None: nothing."""
 
 
@@ -178,7 +178,7 @@ def nothing_wrong(call: Call) -> Fault | None:  # noqa: ARG001 - whatever it is
     return None
 
 
-def on(verb: str, fault: Fault, *, key: str | None = None, skip: int = 0, times: int | None = None) -> Plan:
+def on(verb: str, fault: Fault, *, key: str | None = None, skip: int = 0, times: int | None = None) -> FaultPlan:
     """Return a plan: calls of `verb` (for `key`) go wrong, after the first `skip` and for `times` calls (None: all)."""
     seen = Counter[str]()
     lock = threading.Lock()
@@ -206,7 +206,7 @@ class FaultyStore(ObjectStore):
     """
 
     inner: ObjectStore
-    plan: Plan = nothing_wrong
+    plan: FaultPlan = nothing_wrong
     watch: Callable[[Call], None] | None = None
     calls: list[Call] = field(default_factory=list)
     _earlier: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -241,7 +241,7 @@ class FaultyStore(ObjectStore):
         digests: Digests,
         journal: Journal,
         report: TransferReport,
-        base: Base | None = None,
+        base: DeltaBase | None = None,
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, PreconditionFailedError
 from remote_ckpt.stores import checksums
 from remote_ckpt.stores.base import (
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -75,7 +75,7 @@ class MemoryStore(ObjectStore):
         digests: Digests,
         journal: Journal,  # noqa: ARG002 - nothing is left to resume
         report: TransferReport,
-        base: Base | None = None,  # noqa: ARG002 - nothing is copied
+        base: DeltaBase | None = None,  # noqa: ARG002 - nothing is copied
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from remote_ckpt.weights_file._archive import check_keras_archive, open_weights
 from remote_ckpt.weights_file._check import check
 from remote_ckpt.weights_file._own import check_written
-from remote_ckpt.weights_file._template import Dataset, Layout, Template, TemplateWriter
+from remote_ckpt.weights_file._template import Dataset, FileTemplate, Layout, TemplateWriter
 
 __all__ = [
     "Dataset",
+    "FileTemplate",
     "Layout",
-    "Template",
     "TemplateWriter",
     "check",
     "check_keras_archive",

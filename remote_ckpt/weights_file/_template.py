@@ -49,7 +49,7 @@ class Layout(Protocol):
         """The datasets in the order of their values; None if such a file cannot be written from a template."""
 
 
-class Template:
+class FileTemplate:
     """The bytes between the datasets of one file, and the offset of each dataset's data. Immutable."""
 
     def __init__(self, size: int, gaps: Sequence[tuple[int, bytes]], places: Sequence[tuple[int, int]]) -> None:
@@ -59,7 +59,7 @@ class Template:
         )
 
     @classmethod
-    def learn(cls, path: Path, datasets: Sequence[Dataset]) -> Template | None:
+    def learn(cls, path: Path, datasets: Sequence[Dataset]) -> FileTemplate | None:
         """Read the layout of a file just written.
 
         Args:
@@ -129,7 +129,7 @@ class TemplateWriter:
     """
 
     def __init__(self) -> None:
-        self._known: tuple[Hashable, Template | None] | None = None
+        self._known: tuple[Hashable, FileTemplate | None] | None = None
 
     def write(
         self,
@@ -148,8 +148,8 @@ class TemplateWriter:
 
         Raises:
             SaveFailedError: A reader would refuse such a file.
-            OSError: As in `Template.write`, or from `write_first`.
-            ValueError: As in `Template.write`.
+            OSError: As in `FileTemplate.write`, or from `write_first`.
+            ValueError: As in `FileTemplate.write`.
         """
         known = self._known  # one read: another thread may replace the layout and its template at any time
         if known is not None and known[0] == layout.key and known[1] is not None:
@@ -163,9 +163,9 @@ class TemplateWriter:
             self._known = layout.key, _learn(path, layout)
 
 
-def _learn(path: Path, layout: Layout) -> Template | None:
+def _learn(path: Path, layout: Layout) -> FileTemplate | None:
     datasets = layout.datasets
-    return None if datasets is None else Template.learn(path, datasets)
+    return None if datasets is None else FileTemplate.learn(path, datasets)
 
 
 def _run_of_bytes(file: h5py.File, dataset: Dataset) -> tuple[int, int] | None:
@@ -199,7 +199,7 @@ def _bytes_between(path: Path, size: int, places: Sequence[tuple[int, int, int]]
 
 
 def _keeping_what_is_there(path: str, flags: int) -> int:
-    # Mode "wb" truncates, which would give back the pages of an existing file: see `Template.write`.
+    # Mode "wb" truncates, which would give back the pages of an existing file: see `FileTemplate.write`.
     return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 

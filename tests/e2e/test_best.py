@@ -17,7 +17,7 @@ from remote_ckpt import NoCheckpointError, RemoteModelCheckpoint, Run, load_best
 from remote_ckpt.cli._app import app
 from remote_ckpt.errors import DirectionError
 from remote_ckpt.location import Location
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 EACH = "w-{epoch:02d}.weights.h5"
 

@@ -16,7 +16,7 @@ from remote_ckpt.location import Location
 from remote_ckpt.pictures.curves import named
 from remote_ckpt.pictures.page import page as page_of
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 HOSTILE = "\"'><script>document.title='owned'</script><img src=http://127.0.0.1:9/ onerror=alert(1)>"
 

@@ -8,7 +8,7 @@ import pytest
 from models import Scores, data, fit, model
 
 from remote_ckpt import RemoteModelCheckpoint, Run
-from remote_ckpt.callback.riders import Riders
+from remote_ckpt.callback.callback_state import Riders
 
 NAMED = "w-{epoch:02d}.weights.h5"
 

@@ -12,7 +12,7 @@ from remote_ckpt import PreemptionGuard, RemoteModelCheckpoint, Run
 from remote_ckpt.callback.tensorboard import StatsBoard
 from remote_ckpt.capture import Capturer
 from remote_ckpt.errors import LocationError, TemplateError
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 EACH = "w-{epoch:02d}.weights.h5"
 NAMED = "w-{epoch:02d}-{val_score:.2f}.weights.h5"

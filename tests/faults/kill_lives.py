@@ -60,9 +60,9 @@ class Marks:
 def mark_stages(marks: Marks) -> None:
     """Every step of a checkpoint's way, by the public names of the package and of the system."""
     from remote_ckpt.capture import Capturer
-    from remote_ckpt.commit import Committer
-    from remote_ckpt.publish import Publisher
-    from remote_ckpt.spool import Entry, FileJournal, Spool
+    from remote_ckpt.manifest import Committer
+    from remote_ckpt.saving.publisher import Publisher
+    from remote_ckpt.saving.spool import FileJournal, Spool, SpoolEntry
     from remote_ckpt.stores.retrying import Retrying
     from remote_ckpt.weights_file import TemplateWriter
 
@@ -85,7 +85,7 @@ def mark_stages(marks: Marks) -> None:
     marks.around(Retrying, "write", "manifest")
     marks.around(Retrying, "copy", "alias")
     marks.around(Retrying, "delete", "prune")
-    marks.around(Entry, "drop", "drop")
+    marks.around(SpoolEntry, "drop", "drop")
 
 
 def make_model(units: int) -> Any:

@@ -7,7 +7,6 @@ import json
 import pytest
 from records import TEMPLATE, checkpoint, seal, terms
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import (
     AccessDeniedError,
     ObjectNotFoundError,
@@ -16,8 +15,9 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.location import MANIFEST_KEY, Location
-from remote_ckpt.publish import Publisher
-from remote_ckpt.spool import Spool
+from remote_ckpt.manifest import Committer
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import Expect, TransferReport
 from remote_ckpt.testing.audit import Auditor
 from remote_ckpt.testing.conformance import StoreConformance

@@ -18,20 +18,21 @@ from models import Scores, fit, model
 from records import seal
 from waiting import HANG, until
 
-from remote_ckpt import RemoteModelCheckpoint, Run, exits
+from remote_ckpt import RemoteModelCheckpoint, Run
 from remote_ckpt.capture import Capturer
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import DrainError, SaveFailedError, SpoolFullError, StoreFullError
 from remote_ckpt.location import Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.retry import RetryPolicy
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving import exit_drain
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.writer import SeriesOptions, Writer
 from remote_ckpt.stores import TransferReport, open_store
 from remote_ckpt.stores.retrying import Retrying
 from remote_ckpt.testing.audit import Auditor
 from remote_ckpt.testing.faulty import UNAVAILABLE, FaultyStore, Hang, nothing_wrong
 from remote_ckpt.testing.memory import MemoryStore
-from remote_ckpt.writer import SeriesOptions, Writer
 
 NAMED = "w-{epoch:02d}.weights.h5"
 PLACE = Location.parse("memory-store://run").with_template(NAMED)
@@ -182,7 +183,7 @@ def test_an_exit_waits_no_longer_than_it_may_for_all_writers_together(tmp_path, 
         until(lambda saving=saving: saving._spool.waiting())
         writers.append(saving)
     begun = time.monotonic()
-    exits._drain_all()
+    exit_drain._drain_all()
     assert time.monotonic() - begun < HANG / 2
     told = capsys.readouterr().err
     assert told.count("finishing uploads") == 3
@@ -341,7 +342,7 @@ def clock(monkeypatch):
         def now(cls, tz=None):
             return datetime.now(tz) + Clock.offset
 
-    monkeypatch.setattr("remote_ckpt.writer.datetime", Shifted)
+    monkeypatch.setattr("remote_ckpt.saving.writer.datetime", Shifted)
     return Clock
 
 

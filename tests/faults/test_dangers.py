@@ -20,14 +20,14 @@ from dangers import CHANGES, LONG, TAMPERINGS, Danger, Life, World, remove_manif
 from histories import ALL, BEST, FAULTS, FEW, ROUNDS, WAYS, DiedError, Tally, Way
 
 from remote_ckpt.errors import ManifestError
-from remote_ckpt.testing.faulty import Call, Fault, LoseAnswer, Plan, nothing_wrong
+from remote_ckpt.testing.faulty import Call, Fault, FaultPlan, LoseAnswer, nothing_wrong
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
 LEAST = {ALL.name: 190, FEW.name: 280, BEST.name: 400}  # histories with tampering; fewer would be no check any more
 
 
-def at(number: int, strike: Callable[[], None], *, answered: bool = True) -> Plan:
+def at(number: int, strike: Callable[[], None], *, answered: bool = True) -> FaultPlan:
     """Strike before the call of this number; or after it, and its answer is lost."""
 
     def fault(call: Call, act: Callable[[], Any]) -> Any:
@@ -42,7 +42,7 @@ def at(number: int, strike: Callable[[], None], *, answered: bool = True) -> Pla
     return lambda call: fault if call.number == number else None
 
 
-def both(*plans: Plan) -> Plan:
+def both(*plans: FaultPlan) -> FaultPlan:
     """The first that has a fault for a call."""
     return lambda call: next((fault for plan in plans if (fault := plan(call))), None)
 

@@ -10,13 +10,13 @@ import boto3
 import pytest
 from records import TEMPLATE, seal, terms
 
-from remote_ckpt import publish as publish_module
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import AccessDeniedError, InvalidRequestError
 from remote_ckpt.location import Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving import publisher as publisher_module
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import Expect, ObjectInfo, Transfer, TransferReport, Version, open_store
 from remote_ckpt.stores.gcs import components
 from remote_ckpt.testing.faulty import DENIED, FaultyStore, Refuse, on
@@ -166,7 +166,7 @@ def test_a_sweep_of_a_server_that_lists_no_uploads_tells_what_it_deleted(world, 
 
 def test_what_took_long_to_upload_is_looked_for_after_its_commit(world, monkeypatch):
     """S3 dates an object by the beginning of its upload, so a sweep takes one that has just come for an old one."""
-    monkeypatch.setattr(publish_module, "_LONG", -1.0)
+    monkeypatch.setattr(publisher_module, "_LONG", -1.0)
     spool = world.spool("a")
     publish(world.publisher(), fixed(spool, 0))
     late = fixed(spool, 1, 0.1)

@@ -20,7 +20,7 @@ from remote_ckpt.location import Location
 from remote_ckpt.stores import (
     BLOCK,
     MIB,
-    Base,
+    DeltaBase,
     Digests,
     MemoryJournal,
     ObjectStore,
@@ -28,7 +28,7 @@ from remote_ckpt.stores import (
     TransferReport,
     open_store,
 )
-from remote_ckpt.stores.s3.job import S3Job
+from remote_ckpt.stores.s3.upload_context import S3UploadContext
 from remote_ckpt.testing.conformance import make_file, upload
 from remote_ckpt.testing.servers import Server
 
@@ -72,7 +72,7 @@ class World:
             digests=self.second,
             journal=journal or MemoryJournal(),
             report=report,
-            base=Base("1.h5", base or self.first),
+            base=DeltaBase("1.h5", base or self.first),
         )
         return report
 
@@ -179,7 +179,7 @@ def test_a_lie_that_only_the_whole_object_shows_leads_to_one_upload_of_everythin
         return True
 
     lie = replace(world.first, blocks=world.second.blocks)
-    monkeypatch.setattr(S3Job, "agrees", trusting)
+    monkeypatch.setattr(S3UploadContext, "agrees", trusting)
     report = world.upload(base=lie)
     assert report.sent == SIZE
     assert world.is_whole()

@@ -17,13 +17,13 @@ from faulty_proxy import CUT_BEFORE, CUT_BODY, FaultyProxy, Seen, faulty_proxy
 from records import seal
 from waiting import HANG
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import CorruptCheckpointError, TransientError
 from remote_ckpt.location import Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import MIB, MemoryJournal, Transfer, TransferReport, open_store
 from remote_ckpt.testing.servers import Server
 

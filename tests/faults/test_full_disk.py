@@ -9,7 +9,7 @@ import pytest
 from models import Scores, fit, model
 
 from remote_ckpt import RemoteModelCheckpoint, Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 
 @pytest.fixture

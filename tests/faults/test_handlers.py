@@ -12,15 +12,15 @@ from metadata_server import metadata_server
 from models import fit, model
 
 from remote_ckpt import PreemptionGuard, RemoteModelCheckpoint
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import AccessDeniedError, DrainError, SaveFailedError, TransientError
 from remote_ckpt.location import Location
-from remote_ckpt.spool import Spool
+from remote_ckpt.manifest import Committer
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.writer import SeriesOptions, Writer
 from remote_ckpt.stores.local import LocalStore
 from remote_ckpt.testing.faulty import FaultyStore, Refuse, nothing_wrong
 from remote_ckpt.testing.memory import MemoryStore
 from remote_ckpt.threads import keep_at
-from remote_ckpt.writer import SeriesOptions, Writer
 
 PLACE = Location.parse("memory-store://run").with_template("w-{epoch:02d}.weights.h5")
 LOGGER = logging.getLogger("remote_ckpt")
@@ -119,7 +119,9 @@ def test_a_spool_that_keeps_what_should_go_does_not_end_the_sealer(tmp_path, mon
     writer = Writer(PLACE, store, options, spool=Spool(PLACE, tmp_path / "spool"))
     writer.open()
     store.plan = lambda call: Refuse(TransientError) if call.verb == "upload" else None
-    monkeypatch.setattr("remote_ckpt.spool.Entry.drop", lambda entry: (_ for _ in ()).throw(OSError(30, "read-only")))
+    monkeypatch.setattr(
+        "remote_ckpt.saving.spool.SpoolEntry.drop", lambda entry: (_ for _ in ()).throw(OSError(30, "read-only"))
+    )
     for epoch, loss in enumerate([0.5, 0.4]):
         writer.save(model(), epoch=epoch, logs={"val_loss": loss})
         with pytest.raises(DrainError):

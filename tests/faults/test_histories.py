@@ -33,16 +33,16 @@ from histories import (
 from records import TEMPLATE
 from tcp_proxy import RESET, Chunk, Stall, Trouble, tcp_proxy
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import RemoteCkptError
 from remote_ckpt.location import Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Entry, Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool, SpoolEntry
 from remote_ckpt.stores import ObjectStore, Transfer, TransferReport, open_store
 from remote_ckpt.stores.retrying import Retrying
 from remote_ckpt.testing.audit import Auditor
-from remote_ckpt.testing.faulty import UNAVAILABLE, Call, Fault, FaultyStore, Plan, nothing_wrong
+from remote_ckpt.testing.faulty import UNAVAILABLE, Call, Fault, FaultPlan, FaultyStore, nothing_wrong
 from remote_ckpt.testing.memory import MemoryStore
 
 
@@ -73,7 +73,7 @@ class History:
         store = Retrying(self.store, QUICK)
         return Publisher(store, self.location, Committer(store, self.location, policy=QUICK))
 
-    def play(self, plan: Plan) -> list[str]:
+    def play(self, plan: FaultPlan) -> list[str]:
         """Publish under faults, then without; return what the auditor saw."""
         spool = Spool(self.location, self.folder)
         entries = [self.way.seal(spool, number, score) for number, score in enumerate(self.way.scores)]
@@ -94,7 +94,7 @@ class History:
         self.mend()
         return self.recover(entries)
 
-    def recover(self, entries: list[Entry]) -> list[str]:
+    def recover(self, entries: list[SpoolEntry]) -> list[str]:
         spool = Spool(self.location, self.folder)
         publisher = self.publisher()
         left = spool.adopt()
@@ -111,7 +111,7 @@ class History:
         return self.auditor.violations
 
 
-def storm(number: int, times: int) -> Plan:
+def storm(number: int, times: int) -> FaultPlan:
     """Nothing works from that call on, for so many calls."""
     return lambda call: UNAVAILABLE if number <= call.number < number + times else None
 
@@ -123,7 +123,7 @@ def steps(way: Way, folder: Path) -> list[Call]:
     return [call for call in history.store.calls if call.verb != "fetch"]
 
 
-def plans(calls: list[Call]) -> Iterator[tuple[str, Callable[[], Plan]]]:
+def plans(calls: list[Call]) -> Iterator[tuple[str, Callable[[], FaultPlan]]]:
     """All histories of a way: a name, and what makes the plan."""
     for call, (name, fault), times in itertools.product(calls, FAULTS.items(), (1, 2, NEVER)):
         if call.verb not in ONLY.get(name, (call.verb,)) or (name.startswith("dies") and times > 1):
@@ -175,9 +175,9 @@ def play_by_chance(machines: list[History], chance: random.Random, rate: float) 
 
     number = itertools.count()
     spools: list[Spool | None] = [None, None]
-    waiting: list[list[Entry]] = [[], []]
+    waiting: list[list[SpoolEntry]] = [[], []]
     publishers: list[Publisher] = [machine.publisher() for machine in machines]
-    entries: list[Entry] = []
+    entries: list[SpoolEntry] = []
     for machine in machines:
         machine.store.plan = plan
     for _ in range(8):

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from remote_ckpt import RemoteModelCheckpoint, Run
 from remote_ckpt.cli._app import app
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import (
     AccessDeniedError,
     CredentialsExpiredError,
@@ -24,10 +23,11 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.location import Location
-from remote_ckpt.spool import Spool
+from remote_ckpt.manifest import Committer
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.writer import SeriesOptions, Writer
 from remote_ckpt.testing.faulty import FaultyStore, Refuse
 from remote_ckpt.testing.memory import MemoryStore
-from remote_ckpt.writer import SeriesOptions, Writer
 
 TAGGED = "{tag}-{epoch:02d}.weights.h5"
 BAD = "bad"  # names that a link holds in the run's folder: the store refuses them, and nobody can foresee it

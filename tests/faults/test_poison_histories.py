@@ -14,10 +14,10 @@ from histories import ALL, Tally
 from records import TEMPLATE
 
 from remote_ckpt.errors import InvalidRequestError, PreconditionFailedError, RemoteCkptError
-from remote_ckpt.judging import Yardstick
-from remote_ckpt.pipeline import Pipeline
-from remote_ckpt.stats import Stats
-from remote_ckpt.testing.faulty import Fault, Plan, Refuse
+from remote_ckpt.saving.pipeline import Pipeline
+from remote_ckpt.saving.stats import Stats
+from remote_ckpt.saving.supersession import Yardstick
+from remote_ckpt.testing.faulty import Fault, FaultPlan, Refuse
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -29,7 +29,7 @@ WAITING = 5
 SUBSETS = [set(chosen) for size in range(1, WAITING) for chosen in itertools.combinations(range(WAITING), size)]
 
 
-def poisoned(numbers: set[int], fault: Fault) -> Plan:
+def poisoned(numbers: set[int], fault: Fault) -> FaultPlan:
     """Uploads of these checkpoints fail, under whatever name."""
     stems = tuple(f"w-{number:02d}" for number in numbers)
     return lambda call: fault if call.verb == "upload" and call.key.startswith(stems) else None

@@ -14,8 +14,8 @@ from dangers import LONG, PLACE, Life, World
 from histories import BEST, FEW, WAYS, Tally, Way, die
 from turns import Turn
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.location import MANIFEST_KEY
+from remote_ckpt.manifest import Committer
 from remote_ckpt.testing.faulty import Call, FaultyStore, nothing_wrong, on
 
 pytestmark = pytest.mark.usefixtures("quiet")

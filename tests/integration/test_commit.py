@@ -7,9 +7,9 @@ import threading
 import pytest
 from records import TEMPLATE, checkpoint, terms
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import CommitOutcomeUnknownError, ManifestError, OutcomeUnknownError
 from remote_ckpt.location import MANIFEST_KEY, Location
+from remote_ckpt.manifest import Committer
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.stores import Expect, open_store
 from remote_ckpt.stores.local import LocalStore

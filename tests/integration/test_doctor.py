@@ -14,7 +14,7 @@ from remote_ckpt.cli._app import app
 from remote_ckpt.cli._policy import policies
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import open_store
 
 CHECKS = [

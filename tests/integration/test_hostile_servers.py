@@ -151,8 +151,8 @@ def test_a_redirect_to_another_region_is_answered_by_signing_anew():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_that_trickles_is_given_up(kind, monkeypatch):
     """A byte now and then satisfies a timeout for one read for ever."""
-    for module in ("answers", "fetch"):
-        monkeypatch.setattr(f"remote_ckpt.stores.engine.{module}.PATIENCE", 1.0)
+    for module in ("answers", "download"):
+        monkeypatch.setattr(f"remote_ckpt.stores.transfer.{module}.ANSWER_TIMEOUT", 1.0)
 
     def answer(handler):
         reply(handler, 200, b"", Content_Length="100000", ETag='"1"', X_Goog_Generation="1")

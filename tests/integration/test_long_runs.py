@@ -10,14 +10,14 @@ from datetime import timedelta
 import pytest
 from records import TEMPLATE, checkpoint, seal, terms
 
-from remote_ckpt.commit import Committer
-from remote_ckpt.commit.segments import AT_HAND, LENGTH
 from remote_ckpt.errors import CommitConflictError, CorruptCheckpointError, ManifestError, PreconditionFailedError
 from remote_ckpt.location import MANIFEST_KEY, Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
+from remote_ckpt.manifest.segments import AT_HAND, LENGTH
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import Expect, TransferReport
 from remote_ckpt.stores.local import LocalStore
 
@@ -266,7 +266,7 @@ def test_a_manifest_that_would_become_too_large_to_read_is_not_written(tmp_path,
     """The last one that can be read stays."""
     run = Run(str(tmp_path))
     committer(run).commit(made(0), terms())
-    monkeypatch.setattr("remote_ckpt.commit.loop.MAX_MANIFEST_BYTES", 2000)
+    monkeypatch.setattr("remote_ckpt.manifest.committer.MAX_MANIFEST_BYTES", 2000)
     with pytest.raises(ManifestError, match="would grow"):
         committer(run).commit(made(1, 0.5, writer="x" * 1000), terms())
     assert ids(run.checkpoints) == ["id0"]

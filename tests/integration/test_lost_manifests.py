@@ -10,8 +10,8 @@ import pytest
 from models import model
 from records import TEMPLATE, checkpoint, terms
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.location import MANIFEST_KEY, Location
+from remote_ckpt.manifest import Committer
 from remote_ckpt.run import Run
 from remote_ckpt.stores import Expect, open_store
 

@@ -15,7 +15,7 @@ from remote_ckpt.cli._policy import policies
 from remote_ckpt.digests import digest_file
 from remote_ckpt.errors import AccessDeniedError
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import Transfer, TransferReport
 from remote_ckpt.stores.base import MIB, MemoryJournal
 from remote_ckpt.stores.s3.errors import _PERMISSIONS

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from records import TEMPLATE, seal, terms
 
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import CorruptCheckpointError, SaveFailedError, StoreError, TransientError
 from remote_ckpt.location import Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.retry import RetryPolicy
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import TransferReport, open_store
 from remote_ckpt.stores.local import LocalStore
 from remote_ckpt.stores.retrying import Retrying

@@ -8,13 +8,13 @@ import pytest
 from models import model
 from records import TEMPLATE, checkpoint, seal, terms
 
-from remote_ckpt.checkpoint import Manifest, Series
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import LocationError, ManifestError
-from remote_ckpt.location import MANIFEST_KEY, Template
-from remote_ckpt.publish import Publisher
+from remote_ckpt.location import MANIFEST_KEY, NameTemplate
+from remote_ckpt.manifest import Committer
+from remote_ckpt.records import Manifest, Series
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import Expect, TransferReport
 
 
@@ -76,7 +76,7 @@ def test_a_key_that_is_too_long_with_its_suffix_is_not_committed(run, tmp_path):
 def test_a_suffix_that_makes_a_key_too_long_is_refused():
     """Where the name is made."""
     with pytest.raises(LocationError):
-        Template.with_suffix_before_extension("x" * 885 + ".weights.h5", "abcdef-1")
+        NameTemplate.with_suffix_before_extension("x" * 885 + ".weights.h5", "abcdef-1")
 
 
 UNREADABLE = {

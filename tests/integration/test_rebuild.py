@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from remote_ckpt import RemoteModelCheckpoint, load_best, load_latest
 from remote_ckpt.cli._app import app
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import ManifestError, NoCheckpointError
 from remote_ckpt.location import MANIFEST_KEY, Location
+from remote_ckpt.manifest import Committer
 from remote_ckpt.run import Run
 from remote_ckpt.stores import Expect, open_store
 

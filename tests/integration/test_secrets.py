@@ -11,14 +11,14 @@ import pytest
 from records import seal
 
 from remote_ckpt.cli._app import app
-from remote_ckpt.commit import Committer
 from remote_ckpt.errors import RemoteCkptError
 from remote_ckpt.location import Location, redact
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
-from remote_ckpt.stores import Transfer, open_store, plain_http
-from remote_ckpt.writer import SeriesOptions, Writer
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.writer import SeriesOptions, Writer
+from remote_ckpt.stores import Transfer, insecure_endpoint, open_store
 
 SIGNING_KEY = "signing-key-5f0c9b"
 PASSWORD = "pass@word-77aa10"
@@ -137,11 +137,11 @@ FINE = [
 @pytest.mark.parametrize(("url", "options", "environment"), PLAIN)
 def test_plain_http_is_told_once(url, options, environment, caplog, monkeypatch):
     """For each server; without its password."""
-    monkeypatch.setattr(plain_http, "_told", set())
+    monkeypatch.setattr(insecure_endpoint, "_told", set())
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     for _ in range(3):
-        plain_http.warn_once(Location.parse(url), options)
+        insecure_endpoint.warn_once(Location.parse(url), options)
     assert caplog.text.count("without encryption") == 1
     assert PASSWORD not in caplog.text
 
@@ -151,7 +151,7 @@ def test_what_is_encrypted_or_stays_on_this_machine_is_not(url, options, environ
     """Loopback in all its names."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    plain_http.warn_once(Location.parse(url), options)
+    insecure_endpoint.warn_once(Location.parse(url), options)
     assert not caplog.text
 
 
@@ -164,7 +164,7 @@ def profiled(tmp_path, monkeypatch, text):
 @pytest.mark.parametrize("how", ["profile", "services", "fsspec", "unencrypted option"])
 def test_plain_http_is_told_wherever_it_was_configured(how, tmp_path, monkeypatch, caplog):
     """The client is asked, not the settings."""
-    monkeypatch.setattr(plain_http, "_told", set())
+    monkeypatch.setattr(insecure_endpoint, "_told", set())
     place, options = "endpoint_url = http://minio4.example:9000\n", {"anon": True}
     if how == "profile":
         options = profiled(tmp_path, monkeypatch, place)
@@ -182,8 +182,8 @@ def test_plain_http_is_told_wherever_it_was_configured(how, tmp_path, monkeypatc
 @pytest.mark.parametrize("url", ["simplecache::http://files.example/run", "filecache::ftp://files.example/run"])
 def test_plain_http_behind_a_cache_is_told(url, caplog, monkeypatch):
     """A chained URL names it further on."""
-    monkeypatch.setattr(plain_http, "_told", set())
-    plain_http.warn_once(Location.parse(url), {})
+    monkeypatch.setattr(insecure_endpoint, "_told", set())
+    insecure_endpoint.warn_once(Location.parse(url), {})
     assert caplog.text.count("without encryption") == 1
 
 
@@ -197,6 +197,6 @@ def test_plain_http_behind_a_cache_is_told(url, caplog, monkeypatch):
 )
 def test_a_certificate_that_nobody_looks_at_is_told(url, options, caplog, monkeypatch):
     """It encrypts, to whoever answers."""
-    monkeypatch.setattr(plain_http, "_told", set())
+    monkeypatch.setattr(insecure_endpoint, "_told", set())
     _ = open_store(Location.parse(url), options).server
     assert caplog.text.count("without a look at its certificate") == 1

@@ -8,12 +8,12 @@ import random
 import pytest
 from records import TEMPLATE, checkpoint, seal, terms
 
-from remote_ckpt.checkpoint import MAX_BLOCKS, Manifest, Series
-from remote_ckpt.commit import Committer
 from remote_ckpt.location import MANIFEST_KEY, Location
-from remote_ckpt.publish import Publisher
+from remote_ckpt.manifest import Committer
+from remote_ckpt.records import MAX_BLOCKS, Manifest, Series
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.publisher import Publisher
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import BLOCK, TransferReport
 
 SIZE = 3 * BLOCK + 7

@@ -13,10 +13,10 @@ from records import seal, terms
 from typer.testing import CliRunner
 
 from remote_ckpt import Run, load_best
-from remote_ckpt.checkpoint.signing import FIELD, VARIABLE, Signer
 from remote_ckpt.cli._app import app
 from remote_ckpt.errors import CorruptCheckpointError, ManifestError, SignatureError
-from remote_ckpt.spool import Spool
+from remote_ckpt.manifest.signing import FIELD, VARIABLE, Signer
+from remote_ckpt.saving.spool import Spool
 
 KEY = "a key that nobody guesses"
 

@@ -10,7 +10,7 @@ import pytest
 
 from remote_ckpt.errors import SaveFailedError
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 NAMES = ["w-{epoch}.weights.h5", "w-{epoch}.keras", "w-{epoch}.h5", "kept by a method of the model's own"]
 

@@ -29,7 +29,7 @@ from remote_ckpt.errors import (
     TransientError,
 )
 from remote_ckpt.location import Location
-from remote_ckpt.stores import MIB, Base, Expect, MemoryJournal, ObjectStore, Transfer, TransferReport, open_store
+from remote_ckpt.stores import MIB, DeltaBase, Expect, MemoryJournal, ObjectStore, Transfer, TransferReport, open_store
 from remote_ckpt.stores.local import LocalStore
 from remote_ckpt.stores.s3 import S3Store, copying
 from remote_ckpt.testing.conformance import LARGE, make_file, upload
@@ -223,7 +223,7 @@ def test_only_what_changed_is_sent(get_server: GetServer, prefix: str, tmp_path:
     (tmp_path / "second").write_bytes(data)
     upload(store, "1.h5", tmp_path / "first", first)
     second = digest_file(tmp_path / "second", blocks=True)
-    _, report = upload(store, "2.h5", tmp_path / "second", second, base=Base("1.h5", first))
+    _, report = upload(store, "2.h5", tmp_path / "second", second, base=DeltaBase("1.h5", first))
     assert (report.sent, report.reused) == (8 * MIB, 32 * MIB)
     store.fetch("2.h5", tmp_path / "target", size=40 * MIB)
     assert digest_file(tmp_path / "target").sha256 == second.sha256
@@ -237,7 +237,7 @@ def test_an_unchanged_checkpoint_is_not_sent_at_all(
     store = opened(get_server(name), prefix)
     digests = make_file(tmp_path / "source", LARGE)
     upload(store, "1.h5", tmp_path / "source", digests)
-    _, report = upload(store, "2.h5", tmp_path / "source", digests, base=Base("1.h5", digests))
+    _, report = upload(store, "2.h5", tmp_path / "source", digests, base=DeltaBase("1.h5", digests))
     assert (report.sent, report.reused) == (0, LARGE)
 
 

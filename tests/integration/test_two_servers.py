@@ -13,10 +13,10 @@ from remote_ckpt.cli._app import app
 from remote_ckpt.errors import RemoteCkptError, StoreError
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.writer import SeriesOptions, Writer
 from remote_ckpt.stores import Transfer, identity, open_store, probe_cache
 from remote_ckpt.testing.servers import start_moto
-from remote_ckpt.writer import SeriesOptions, Writer
 
 HOWS = ["options", "client_kwargs", "environment", "profile", "services", "fsspec"]
 

@@ -7,9 +7,9 @@ import threading
 from models import model
 from waiting import HANG
 
-from remote_ckpt.checkpoint.plain import decode
+from remote_ckpt.records.state_json import decode
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores.local import LocalStore
 
 TEMPLATE = "w-{epoch:02d}-{val_loss:.2f}.weights.h5"

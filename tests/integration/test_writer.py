@@ -14,13 +14,14 @@ from processes import finish
 from records import seal, terms
 from waiting import HANG, until
 
-from remote_ckpt import RemoteModelCheckpoint, exits
-from remote_ckpt import spool as spool_module
+from remote_ckpt import RemoteModelCheckpoint
 from remote_ckpt.errors import AccessDeniedError, DrainError, SaveFailedError, StoreFullError, WriterStateError
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving import exit_drain
+from remote_ckpt.saving import spool as spool_module
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.writer import SeriesOptions, State, Writer
 from remote_ckpt.stores.local import LocalStore
-from remote_ckpt.writer import SeriesOptions, State, Writer
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
 NAMED = "w-{epoch:02d}.weights.h5"
@@ -352,12 +353,12 @@ def test_a_writer_that_is_forgotten_finishes_its_work_and_lets_go(tmp_path, gate
     threads = saving._pipeline._threads
     del saving
     gc.collect()
-    assert len(exits._open) == 1
+    assert len(exit_drain._open) == 1
     gate.set()
     until(lambda: not any(thread.is_alive() for thread in threads))
     assert [record.epoch for record in run.checkpoints] == [0, 1]
     assert run.pending() == []
-    assert not exits._open
+    assert not exit_drain._open
 
 
 PROGRAM = """
@@ -389,7 +390,7 @@ def test_a_writer_that_is_forgotten_is_drained_at_exit(tmp_path):
 def test_ctrl_c_at_exit_stops_all_waiting(tmp_path):
     """Not one writer's, to wait for the next; one message names what waits where."""
     program = PROGRAM + (
-        "import _thread, remote_ckpt.pipeline as p\n"
+        "import _thread, remote_ckpt.saving.pipeline as p\n"
         "flush = p.Pipeline.flush\n"
         "def interrupted(self, timeout):\n"
         "    _thread.interrupt_main()\n"

@@ -20,7 +20,7 @@ from remote_ckpt.cache import Cache
 from remote_ckpt.errors import CorruptCheckpointError, RemoteCkptError, SpoolError
 from remote_ckpt.location import Location
 from remote_ckpt.restore import load_into
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 from remote_ckpt.stores import open_store
 
 DAMAGED = 40

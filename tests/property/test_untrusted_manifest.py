@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from records import TEMPLATE, checkpoint, seal, terms
 
-from remote_ckpt.checkpoint import Manifest, Series
 from remote_ckpt.cli._facts import age, as_json, copy_command, number
 from remote_ckpt.errors import ManifestError, RemoteCkptError
 from remote_ckpt.location import SUFFIXES, Location
+from remote_ckpt.records import Manifest, Series
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 RUN = Location.parse("s3://bucket/run")
 BUDGET = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -211,7 +211,7 @@ def test_memory_is_bounded_whatever_the_manifest_says(bomb: str) -> None:
     """As large as it may be, and made to grow: parsing it stays within 1 GiB, in a process that has no more."""
     code = (
         "import resource\n"
-        "from remote_ckpt.checkpoint import MAX_MANIFEST_BYTES, Manifest\n"
+        "from remote_ckpt.records import MAX_MANIFEST_BYTES, Manifest\n"
         "from remote_ckpt.errors import ManifestError\n"
         "from remote_ckpt.location import Location\n"
         f"data = {BOMBS[bomb]}\n"

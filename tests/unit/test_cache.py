@@ -17,10 +17,10 @@ from records import seal
 
 from remote_ckpt.cache import PROMISE, Cache
 from remote_ckpt.cache.lock import ObjectLock
-from remote_ckpt.checkpoint import Checkpoint
 from remote_ckpt.location import Location
+from remote_ckpt.records import Checkpoint
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 HOLDER = """
 import sys

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import TEMPLATE, checkpoint
 
-from remote_ckpt.checkpoint import Manifest, Series
 from remote_ckpt.errors import ManifestError, ManifestVersionError
 from remote_ckpt.location import Location
 from remote_ckpt.policy import best_of
+from remote_ckpt.records import Manifest, Series
 
 RUN = Location.parse("s3://bucket/run")
 

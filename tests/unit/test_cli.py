@@ -17,7 +17,7 @@ from remote_ckpt.cli._app import app
 from remote_ckpt.errors import LocationError
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 SCORES = (0.5, 0.25, 0.75)  # the second is the best (min), the third the latest
 

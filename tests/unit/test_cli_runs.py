@@ -18,7 +18,7 @@ from remote_ckpt.cli._app import app
 from remote_ckpt.cli._commands import COMMANDS, load
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 
 def invoke(*arguments):

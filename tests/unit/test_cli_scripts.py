@@ -16,7 +16,7 @@ from remote_ckpt.cli._app import app
 from remote_ckpt.cli._commands import COMMANDS
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 PROGRAM = [sys.executable, "-m", "remote_ckpt.cli"]
 

@@ -16,12 +16,12 @@ from records import checkpoint, seal
 from typer.testing import CliRunner
 from waiting import HANG
 
-from remote_ckpt.checkpoint import Series
 from remote_ckpt.cli._app import app
 from remote_ckpt.cli._track import Track
 from remote_ckpt.location import Location
+from remote_ckpt.records import Series
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 
 def invoke(*arguments):

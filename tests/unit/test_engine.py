@@ -25,13 +25,13 @@ from waiting import HANG, until
 from remote_ckpt.errors import TransientError
 from remote_ckpt.stores import BLOCK, MIB, Transfer, Version
 from remote_ckpt.stores.checksums import combine, crc32c
-from remote_ckpt.stores.engine import bridge
-from remote_ckpt.stores.engine.disk import Disk, write_range
-from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import MOST_PARTS, Plan, plan_download, plan_upload, with_lengths
-from remote_ckpt.stores.engine.watch import watch
-from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.s3.delta import SMALLEST, Source, plan_delta
+from remote_ckpt.stores.transfer import event_loop
+from remote_ckpt.stores.transfer.concurrency import ConcurrencyWindow, slide
+from remote_ckpt.stores.transfer.file_io import FileIO, write_range
+from remote_ckpt.stores.transfer.part_plan import MOST_PARTS, PartPlan, plan_download, plan_upload, with_lengths
+from remote_ckpt.stores.transfer.rate_limit import RateLimit
+from remote_ckpt.stores.transfer.stall_timeout import stop_if_stalled
 
 
 @given(st.binary(max_size=3000), st.binary(max_size=3000))
@@ -65,7 +65,7 @@ def test_the_ranges_of_a_plan_cover_the_file_once(size: int) -> None:
     assert_covers(plan_upload(size, Transfer(), smallest=5 * MIB), size)
 
 
-def assert_covers(plan: Plan, size: int) -> None:
+def assert_covers(plan: PartPlan, size: int) -> None:
     parts = plan.parts
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
     assert (parts[0].start, parts[-1].end) == (0, size) if size else not parts
@@ -171,7 +171,7 @@ def test_no_more_jobs_run_than_the_window_allows() -> None:
         running -= 1
 
     jobs = [partial(job, random.Random(n).uniform(0, 0.02)) for n in range(50)]
-    asyncio.run(slide(jobs, Window(7)))
+    asyncio.run(slide(jobs, ConcurrencyWindow(7)))
     assert most == 7
     assert running == 0
 
@@ -190,14 +190,14 @@ def test_a_failed_job_stops_the_others() -> None:
             ended.append(number)
 
     with pytest.raises(TransientError):
-        asyncio.run(slide((partial(job, n) for n in range(100)), Window(5)))
+        asyncio.run(slide((partial(job, n) for n in range(100)), ConcurrencyWindow(5)))
     assert len(started) <= 5
     assert sorted(started) == sorted(ended)
 
 
 def test_a_window_narrows_when_told_and_widens_slowly() -> None:
     """Multiplicative decrease, additive increase."""
-    window = Window(16)
+    window = ConcurrencyWindow(16)
     window.throttled()
     assert window.width == 8
     for _ in range(8):
@@ -211,7 +211,7 @@ def test_a_window_narrows_when_told_and_widens_slowly() -> None:
     assert window.width == 1
 
 
-def rounds(window: Window, clock: list[float], speed: Callable[[int], float], count: int) -> None:
+def rounds(window: ConcurrencyWindow, clock: list[float], speed: Callable[[int], float], count: int) -> None:
     """Let `count` windows' worth of jobs of one byte succeed, at the speed (bytes per second) of each width."""
     for _ in range(count):
         width = window.width
@@ -223,7 +223,7 @@ def rounds(window: Window, clock: list[float], speed: Callable[[int], float], co
 def test_a_window_grows_while_it_pays() -> None:
     """Slow connections on a wide link: each one more is as fast as the others."""
     clock = [0.0]
-    window = Window(16, 64, lambda: clock[0])
+    window = ConcurrencyWindow(16, 64, lambda: clock[0])
     rounds(window, clock, lambda width: 8.0 * width, 8)
     assert window.width == 64
 
@@ -231,10 +231,10 @@ def test_a_window_grows_while_it_pays() -> None:
 def test_a_window_does_not_grow_where_the_link_is_full() -> None:
     """It goes back to the width that was as fast with fewer connections."""
     clock = [0.0]
-    window = Window(16, 64, lambda: clock[0])
+    window = ConcurrencyWindow(16, 64, lambda: clock[0])
     rounds(window, clock, lambda width: 8.0 * min(width, 20), 12)
     assert window.width == 25
-    clock, window = [0.0], Window(16, 64, lambda: clock[0])
+    clock, window = [0.0], ConcurrencyWindow(16, 64, lambda: clock[0])
     rounds(window, clock, lambda _: 8.0, 12)
     assert window.width == 16
 
@@ -242,7 +242,7 @@ def test_a_window_does_not_grow_where_the_link_is_full() -> None:
 def test_a_window_that_was_told_to_slow_down_seeks_no_further() -> None:
     """It comes back to where it was, and stays."""
     clock = [0.0]
-    window = Window(16, 64, lambda: clock[0])
+    window = ConcurrencyWindow(16, 64, lambda: clock[0])
     window.throttled()
     rounds(window, clock, lambda width: 8.0 * width, 60)
     assert window.width == 16
@@ -267,7 +267,7 @@ def test_an_interrupted_wait_cancels_the_work() -> None:
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        bridge.run(fsspec.asyn.get_loop(), work())
+        event_loop.run(fsspec.asyn.get_loop(), work())
     assert ended.is_set()
 
 
@@ -276,10 +276,10 @@ def test_the_loops_own_thread_is_refused() -> None:
     loop = fsspec.asyn.get_loop()
 
     async def inside() -> None:
-        bridge.run(loop, asyncio.sleep(0))
+        event_loop.run(loop, asyncio.sleep(0))
 
     with pytest.raises(RuntimeError, match="thread of your own"):
-        bridge.run(loop, inside())
+        event_loop.run(loop, inside())
 
 
 def test_a_request_that_stands_still_is_given_up() -> None:
@@ -297,9 +297,9 @@ def test_a_request_that_stands_still_is_given_up() -> None:
             enough.set()
         return look
 
-    assert asyncio.run(watch(slow(), moved, "x", patience=0.02)) == "done"
+    assert asyncio.run(stop_if_stalled(slow(), moved, "x", patience=0.02)) == "done"
     with pytest.raises(TransientError, match="no byte has moved"):
-        asyncio.run(watch(asyncio.sleep(5), lambda: 0, "x", patience=0.02))
+        asyncio.run(stop_if_stalled(asyncio.sleep(5), lambda: 0, "x", patience=0.02))
 
 
 def test_a_pace_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,20 +311,20 @@ def test_a_pace_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         now += seconds
 
     async def spend() -> None:
-        pace = Pace(2e6)
+        pace = RateLimit(2e6)
         for _ in range(20):
             await pace.spend(50_000)
 
     with monkeypatch.context() as patch:
-        patch.setattr("remote_ckpt.stores.engine.pace.time", SimpleNamespace(monotonic=lambda: now))
-        patch.setattr("remote_ckpt.stores.engine.pace.asyncio", SimpleNamespace(sleep=sleep))
+        patch.setattr("remote_ckpt.stores.transfer.rate_limit.time", SimpleNamespace(monotonic=lambda: now))
+        patch.setattr("remote_ckpt.stores.transfer.rate_limit.asyncio", SimpleNamespace(sleep=sleep))
         asyncio.run(spend())
     assert now == pytest.approx(100.4)
 
 
 def test_a_cancelled_wait_for_the_disk_outlasts_the_work() -> None:
     """Whoever closes the descriptor next knows that nobody uses it."""
-    disk, done, begun, end = Disk(), [], threading.Event(), threading.Event()
+    disk, done, begun, end = FileIO(), [], threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
@@ -362,4 +362,4 @@ def test_many_threads_may_use_the_bridge() -> None:
         return number
 
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda n: bridge.run(loop, echo(n)), range(100))) == list(range(100))
+        assert list(pool.map(lambda n: event_loop.run(loop, echo(n)), range(100))) == list(range(100))

@@ -2,9 +2,9 @@
 
 from records import TEMPLATE, checkpoint
 
-from remote_ckpt.checkpoint import Manifest, Series
 from remote_ckpt.location import Location
-from remote_ckpt.run.hints import no_checkpoint
+from remote_ckpt.records import Manifest, Series
+from remote_ckpt.run.not_found_messages import no_checkpoint
 
 RUN = Location.parse("s3://bucket/run")
 EMPTY = Manifest()

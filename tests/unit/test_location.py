@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from remote_ckpt.errors import LocationError, TemplateError
-from remote_ckpt.location import Location, Template, redact, validate_key
+from remote_ckpt.location import Location, NameTemplate, redact, validate_key
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_keys_that_leave_the_run_are_refused(key):
 
 def test_a_template_formats_as_keras_does():
     """Epoch and batch are shown 1-based; every log is a field."""
-    template = Template("w-{epoch:02d}-{batch}-{val_loss:.2f}.weights.h5")
+    template = NameTemplate("w-{epoch:02d}-{batch}-{val_loss:.2f}.weights.h5")
     assert template.format(epoch=4, batch=0, logs={"val_loss": 0.126}) == "w-05-1-0.13.weights.h5"
     assert template.fields == ("epoch", "batch", "val_loss")
     assert template.weights_only
@@ -88,7 +88,7 @@ def test_a_template_formats_as_keras_does():
 def test_a_metric_that_was_not_logged_is_named_with_those_that_were():
     """It is a KeyError, as with Keras, and prints as a sentence."""
     with pytest.raises(KeyError) as caught:
-        Template("{val_los:.2f}.keras").format(logs={"val_loss": 1.0})
+        NameTemplate("{val_los:.2f}.keras").format(logs={"val_loss": 1.0})
     assert isinstance(caught.value, TemplateError)
     assert "val_los" in str(caught.value)
     assert "Known fields: epoch, val_loss" in str(caught.value)
@@ -98,13 +98,13 @@ def test_a_metric_that_was_not_logged_is_named_with_those_that_were():
 def test_a_template_that_can_never_work_is_refused_at_once(text):
     """Before training, not at the first save."""
     with pytest.raises(LocationError):
-        Template(text)
+        NameTemplate(text)
 
 
 def test_a_metric_named_to_climb_out_is_refused():
     """A value with slashes and dots cannot leave the run."""
     with pytest.raises(LocationError):
-        Template("{name}/w.keras").format(logs={"name": ".."})
+        NameTemplate("{name}/w.keras").format(logs={"name": ".."})
 
 
 LONG = "w" * 300
@@ -126,7 +126,7 @@ LONG = "w" * 300
 def test_a_name_that_could_not_be_stored_is_refused_at_once(url, name):
     """With what publishing may add to it, in bytes; not by each upload, for ever."""
     with pytest.raises(LocationError, match=r"too long|more than 900 bytes"):
-        Location.parse(url).check_template(Template(name))
+        Location.parse(url).check_template(NameTemplate(name))
 
 
 @pytest.mark.parametrize(
@@ -140,29 +140,29 @@ def test_a_name_that_could_not_be_stored_is_refused_at_once(url, name):
 )
 def test_a_long_name_that_can_be_stored_is_not_refused(url, name):
     """Buckets have no limit for what lies between two slashes."""
-    Location.parse(url).check_template(Template(name))
+    Location.parse(url).check_template(NameTemplate(name))
 
 
 @pytest.mark.parametrize("name", ["w-{epoch:zz}.keras", "w-{val_loss:zz}.keras"])
 def test_a_field_that_can_never_be_formatted_is_refused_at_once(name):
     """Whatever will be logged."""
     with pytest.raises(LocationError, match="Failed to format"):
-        Location.parse("/tmp/run").check_template(Template(name))
+        Location.parse("/tmp/run").check_template(NameTemplate(name))
 
 
 @pytest.mark.parametrize("name", ["w-{step:06d}.keras", "w-{epoch:02d}-{note:s}.keras"])
 def test_a_field_that_cannot_be_nan_is_refused_only_where_a_save_may_be_urgent(name):
     """Then nothing was logged yet, and the model must be saved all the same."""
     location = Location.parse("/tmp/run")
-    location.check_template(Template(name))
+    location.check_template(NameTemplate(name))
     with pytest.raises(LocationError, match="Before the machine goes"):
-        location.check_template(Template(name), urgent=True)
+        location.check_template(NameTemplate(name), urgent=True)
 
 
 @pytest.mark.parametrize("name", ["w-{step}.keras", "w-{epoch:03d}-{batch:04d}-{val_loss:.2f}.keras"])
 def test_fields_that_can_be_nan_are_fine_where_a_save_may_be_urgent(name):
     """Epoch and batch are always there."""
-    Location.parse("/tmp/run").check_template(Template(name), urgent=True)
+    Location.parse("/tmp/run").check_template(NameTemplate(name), urgent=True)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_fields_that_can_be_nan_are_fine_where_a_save_may_be_urgent(name):
 )
 def test_a_template_tells_the_keys_that_it_can_have_made(template, key, can):
     """A sweep aborts the uploads to these, and to no others."""
-    assert Template(template).may_have_made(key) is can
+    assert NameTemplate(template).may_have_made(key) is can
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_a_template_tells_the_keys_that_it_can_have_made(template, key, can):
 def test_a_template_is_data_and_no_program(text):
     """It may come from a manifest that nobody vouches for."""
     with pytest.raises(LocationError, match="cannot be used"):
-        Template(text)
+        NameTemplate(text)
 
 
 @pytest.mark.parametrize("text", ["{epoch:02d}", "{val_loss:.4f}", "{loss:+010.3e}", "{acc:.1%}", "{a b:>12}", "{x!r}"])
 def test_the_formats_that_people_use_stay(text):
     """Widths, precisions, signs."""
-    assert Template(f"{text}.keras").fields
+    assert NameTemplate(f"{text}.keras").fields

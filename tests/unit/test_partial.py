@@ -18,7 +18,7 @@ from remote_ckpt.cache.following import FollowingDigest
 from remote_ckpt.cache.partial import Partial, notes_of
 from remote_ckpt.location import Location
 from remote_ckpt.stores import Version, open_store
-from remote_ckpt.stores.spans import Spans
+from remote_ckpt.stores.byte_ranges import Spans
 
 DATA = os.urandom(5_000_000)
 SIZE = len(DATA)

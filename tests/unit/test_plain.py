@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import checkpoint
 
-from remote_ckpt.checkpoint import Manifest, Series
-from remote_ckpt.checkpoint.plain import MAX_BYTES, decode, encode
 from remote_ckpt.errors import ManifestError
 from remote_ckpt.location import Location
+from remote_ckpt.records import Manifest, Series
+from remote_ckpt.records.state_json import MAX_BYTES, decode, encode
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 NAMES = st.text(max_size=10).filter(lambda name: not name.startswith("$"))

@@ -8,16 +8,16 @@ import pytest
 from records import checkpoint, seal, terms
 
 from remote_ckpt import find_runs
-from remote_ckpt.checkpoint import Manifest, Series
 from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, LocationError
 from remote_ckpt.location import Location
+from remote_ckpt.records import Manifest, Series
 from remote_ckpt.run import Run
-from remote_ckpt.run.below import FoundRun
+from remote_ckpt.run.discovery import FoundRun
 from remote_ckpt.run.leaderboard import leaderboard
 from remote_ckpt.run.options import RunOptions, WriterOptions
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
+from remote_ckpt.saving.writer import SeriesOptions
 from remote_ckpt.stores import open_store
-from remote_ckpt.writer import SeriesOptions
 
 
 def fill(url, *scores, options=None, **rules):

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import TEMPLATE, checkpoint
 
-from remote_ckpt.checkpoint import Manifest, Segment, Series
-from remote_ckpt.commit.archive import Archive
-from remote_ckpt.commit.segments import AT_HAND, LENGTH, SIZES, frozen, layout, segments_of, thawed
 from remote_ckpt.errors import InvalidRequestError, ManifestError, ObjectNotFoundError
 from remote_ckpt.location import Location
+from remote_ckpt.manifest.segment_store import SegmentStore
+from remote_ckpt.manifest.segments import AT_HAND, LENGTH, SIZES, frozen, layout, segments_of, thawed
+from remote_ckpt.records import Manifest, Segment, Series
 from remote_ckpt.stores import Version
 
 RUN = Location.parse("s3://bucket/run")
@@ -48,7 +48,9 @@ def commits(*numbers, scores=None, start=None, bucket=None, hold=False):
     for number in numbers:
         series = series.with_checkpoint(checkpoint(number, (scores or {}).get(number, 1.0)))
         manifest = Manifest().with_series(TEMPLATE, series)
-        manifest, objects = Archive(bucket, RUN).frozen(manifest, segments_of(manifest), [TEMPLATE] if hold else ())
+        manifest, objects = SegmentStore(bucket, RUN).frozen(
+            manifest, segments_of(manifest), [TEMPLATE] if hold else ()
+        )
         bucket.objects |= objects
         series = manifest.series[TEMPLATE]
     return series
@@ -90,7 +92,7 @@ def test_what_moved_comes_back_as_it_was(scores, chance):
         plain = plain.with_checkpoint(checkpoint(number, given[number]))
     series = commits(*numbers, scores=given, bucket=bucket)
     assert (series.best, series.latest) == (plain.best, plain.latest)
-    whole = Archive(bucket, RUN).whole(TEMPLATE, series)
+    whole = SegmentStore(bucket, RUN).whole(TEMPLATE, series)
     assert whole.model_dump_json() == plain.model_dump_json()
 
 
@@ -99,7 +101,7 @@ def test_what_came_back_is_frozen_into_the_same_segments():
     bucket = Bucket()
     series = commits(*range(500), bucket=bucket)
     known = {segment.sha256: segment for segment in series.segments}
-    again, objects = frozen(TEMPLATE, Archive(bucket, RUN).whole(TEMPLATE, series), known, hold=False)
+    again, objects = frozen(TEMPLATE, SegmentStore(bucket, RUN).whole(TEMPLATE, series), known, hold=False)
     assert objects == {}
     assert again == series
 
@@ -115,7 +117,7 @@ def test_a_manifest_names_few_segments_however_long_the_run_is():
     assert [segment.entries for segment in series.segments] == [SIZES[1]]
     series = commits(*range(1000, 1000 + LENGTH), start=series, bucket=bucket)
     assert [segment.entries for segment in series.segments] == [SIZES[1], LENGTH]
-    assert len(Archive(bucket, RUN).whole(TEMPLATE, series).checkpoints) == AT_HAND + 11 * LENGTH
+    assert len(SegmentStore(bucket, RUN).whole(TEMPLATE, series).checkpoints) == AT_HAND + 11 * LENGTH
 
 
 def test_a_segment_that_cannot_be_read_does_not_hold_up_commits(caplog):
@@ -130,27 +132,27 @@ def test_a_segment_that_cannot_be_read_does_not_hold_up_commits(caplog):
 
 def test_large_records_stay_in_small_segments(monkeypatch):
     """Whether they move one after the other, or come back and move again."""
-    monkeypatch.setattr("remote_ckpt.commit.segments.MAX_MERGED_BYTES", 40_000)
+    monkeypatch.setattr("remote_ckpt.manifest.segments.MAX_MERGED_BYTES", 40_000)
     bucket = Bucket()
     series = commits(*range(AT_HAND + 11 * LENGTH), bucket=bucket)
     assert all(segment.size <= 40_000 for segment in series.segments)
-    whole = Archive(bucket, RUN).whole(TEMPLATE, series)
+    whole = SegmentStore(bucket, RUN).whole(TEMPLATE, series)
     again, objects = frozen(TEMPLATE, whole, {}, hold=False)
     bucket.objects |= objects
     assert all(segment.size <= 40_000 for segment in again.segments)
-    assert Archive(bucket, RUN).whole(TEMPLATE, again) == whole
+    assert SegmentStore(bucket, RUN).whole(TEMPLATE, again) == whole
 
 
 def test_pruning_replaces_only_the_segments_that_held_what_went():
     """The history outlives it."""
     bucket = Bucket()
     series = commits(*range(500), bucket=bucket)
-    whole = Archive(bucket, RUN).whole(TEMPLATE, series).without({"id150"})
+    whole = SegmentStore(bucket, RUN).whole(TEMPLATE, series).without({"id150"})
     again, objects = frozen(TEMPLATE, whole, {segment.sha256: segment for segment in series.segments}, hold=False)
     assert len(objects) == 1
     assert [one == other for one, other in zip(again.segments, series.segments, strict=True)].count(False) == 1
     bucket.objects |= objects
-    back = Archive(bucket, RUN).whole(TEMPLATE, again)
+    back = SegmentStore(bucket, RUN).whole(TEMPLATE, again)
     assert len(back.history) == 500
     assert "id150" not in ids(back.checkpoints)
 
@@ -167,7 +169,7 @@ def test_a_checkpoint_is_known_for_ever():
     """One that was captured later than all that moved is told apart without reading."""
     bucket = Bucket()
     series = commits(*range(400), bucket=bucket)
-    archive = Archive(bucket, RUN)
+    archive = SegmentStore(bucket, RUN)
     assert archive.knows(TEMPLATE, series, checkpoint(399))
     assert not archive.knows(TEMPLATE, series, checkpoint(400))
     assert bucket.reads == 0
@@ -182,10 +184,10 @@ def test_a_manifest_names_segments_and_they_name_keys():
     manifest = Manifest().with_series(TEMPLATE, commits(*range(300), bucket=bucket))
     assert set(bucket.objects) <= manifest.keys
     assert "w-07.weights.h5" not in manifest.keys
-    assert "w-07.weights.h5" in Archive(bucket, RUN).keys(manifest)
+    assert "w-07.weights.h5" in SegmentStore(bucket, RUN).keys(manifest)
     again = Manifest.parse(manifest.dump(), RUN)
     assert segments_of(again) == segments_of(manifest)
-    assert Archive(bucket, RUN).frozen(again, segments_of(again))[1] == {}
+    assert SegmentStore(bucket, RUN).frozen(again, segments_of(again))[1] == {}
 
 
 def _long():
@@ -229,7 +231,7 @@ def test_a_segment_that_is_not_what_it_must_be_is_refused(change):
     """Even one whose digest is right: whoever can write the manifest can make it so."""
     bucket, series = _long()
     with pytest.raises(ManifestError, match="s3://bucket/run"):
-        Archive(bucket, RUN).whole(TEMPLATE, _changed(bucket, series, change))
+        SegmentStore(bucket, RUN).whole(TEMPLATE, _changed(bucket, series, change))
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"[]", b"null", b"[" * 100_000, b'{"checkpoints": [], "history": 1}'])
@@ -237,7 +239,7 @@ def test_a_segment_that_is_no_segment_is_refused(data):
     """Whatever it is."""
     bucket, series = _long()
     with pytest.raises(ManifestError, match="s3://bucket/run"):
-        Archive(bucket, RUN).whole(TEMPLATE, _with_content(bucket, series, data))
+        SegmentStore(bucket, RUN).whole(TEMPLATE, _with_content(bucket, series, data))
 
 
 def test_a_segment_whose_bytes_changed_or_that_vanished_is_told():
@@ -249,7 +251,7 @@ def test_a_segment_whose_bytes_changed_or_that_vanished_is_told():
     )
     for problem in ("not what was committed", "missing"):
         with pytest.raises(ManifestError, match=problem) as caught:
-            Archive(bucket, RUN).whole(TEMPLATE, series)
+            SegmentStore(bucket, RUN).whole(TEMPLATE, series)
         assert f"s3://bucket/run/{key}" in str(caught.value)
         assert "can still be loaded" in str(caught.value)
         bucket.objects.pop(key, None)
@@ -260,7 +262,7 @@ def test_segments_that_are_too_much_to_read_are_not_read():
     bucket, series = _long()
     huge = tuple(segment.model_copy(update={"size": 60 << 20}) for segment in series.segments * 3)
     with pytest.raises(ManifestError, match="at most"):
-        Archive(bucket, RUN).whole(TEMPLATE, series.model_copy(update={"segments": huge}))
+        SegmentStore(bucket, RUN).whole(TEMPLATE, series.model_copy(update={"segments": huge}))
     assert bucket.reads == 0
 
 
@@ -288,6 +290,6 @@ def test_ids_are_unique_across_segments():
     bucket, series = _long()
     twice = series.model_copy(update={"segments": series.segments * 2})
     with pytest.raises(ManifestError, match="one id"):
-        Archive(bucket, RUN).whole(TEMPLATE, twice)
+        SegmentStore(bucket, RUN).whole(TEMPLATE, twice)
     assert thawed(series, []).segments == ()
     assert isinstance(series.segments[0], Segment)

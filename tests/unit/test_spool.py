@@ -14,11 +14,11 @@ import pytest
 from filelock import FileLock
 from records import seal
 
-from remote_ckpt import alive, pipeline
 from remote_ckpt.errors import SpoolError
 from remote_ckpt.location import Location
 from remote_ckpt.run import Run
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving import pipeline, spool_owners
+from remote_ckpt.saving.spool import Spool
 
 RUN = Location.parse("s3://bucket/run")
 
@@ -27,7 +27,8 @@ def test_what_a_dead_process_sealed_is_adopted_in_order(tmp_path):
     """By whoever comes next on this machine."""
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2])\n"
-        "from records import seal; from remote_ckpt.location import Location; from remote_ckpt.spool import Spool\n"
+        "from records import seal; from remote_ckpt.location import Location\n"
+        "from remote_ckpt.saving.spool import Spool\n"
         "spool = Spool(Location.parse('s3://bucket/run'), sys.argv[1])\n"
         "seal(spool, 2); seal(spool, 1)\n"
         "(spool.scratch() / 'id3.partial.weights.h5').write_bytes(b'half')\n"
@@ -142,7 +143,7 @@ def test_another_host_that_ended_in_good_order_need_not_be_waited_for(tmp_path, 
 
 def test_who_has_adopted_shows_life_in_the_others_place(tmp_path, elsewhere, monkeypatch):
     """A third host would take it for dead else, while it uploads for hours."""
-    monkeypatch.setattr(alive, "BEAT", 0.0)
+    monkeypatch.setattr(spool_owners, "BEAT", 0.0)
     silence(elsewhere.scratch())
     spool = Spool(RUN, tmp_path)
     (entry,) = spool.adopt()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from remote_ckpt.location import Location
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 
 RUN = Location.parse("s3://bucket/run")
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ import gc, os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from records import seal
 from remote_ckpt.location import Location
-from remote_ckpt.spool import Spool
+from remote_ckpt.saving.spool import Spool
 spool = Spool(Location.parse("s3://bucket/run"), sys.argv[1])
 seal(spool, 1)
 ready, forked = os.pipe()

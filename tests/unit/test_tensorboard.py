@@ -5,7 +5,7 @@ from models import fit, model
 
 from remote_ckpt import RemoteModelCheckpoint
 from remote_ckpt.callback.tensorboard import StatsBoard
-from remote_ckpt.stats import Stats
+from remote_ckpt.saving.stats import Stats
 from remote_ckpt.stores.base import TransferReport
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from crowds import verdict
 from records import EPOCH
 
-from remote_ckpt.checkpoint import Entry
+from remote_ckpt.records import HistoryPoint
 
 NAN, INF = float("nan"), float("inf")
 
 
 def history(*scores):
-    return [Entry(id=f"id{n}", epoch=n, score=score, created=EPOCH) for n, score in enumerate(scores)]
+    return [HistoryPoint(id=f"id{n}", epoch=n, score=score, created=EPOCH) for n, score in enumerate(scores)]
 
 
 def test_a_run_that_is_right_has_no_problem():

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from remote_ckpt.errors import CorruptCheckpointError
-from remote_ckpt.weights_file import Dataset, Template, TemplateWriter, check, check_keras_archive
+from remote_ckpt.weights_file import Dataset, FileTemplate, TemplateWriter, check, check_keras_archive
 
 RNG = np.random.default_rng(0)
 
@@ -54,7 +54,7 @@ class TestTemplate:
         first, second = arrays(), arrays()
         write_plainly(tmp_path / "first", first)
         write_plainly(tmp_path / "second", second)
-        template = Template.learn(tmp_path / "first", described(first))
+        template = FileTemplate.learn(tmp_path / "first", described(first))
         assert template is not None
         template.write(tmp_path / "ours", list(second.values()).__getitem__)
         assert (tmp_path / "ours").read_bytes() == (tmp_path / "second").read_bytes()
@@ -62,7 +62,7 @@ class TestTemplate:
     def test_it_replaces_what_was_there(self, tmp_path: Path) -> None:
         values = arrays()
         write_plainly(tmp_path / "first", values)
-        template = Template.learn(tmp_path / "first", described(values))
+        template = FileTemplate.learn(tmp_path / "first", described(values))
         assert template is not None
         (tmp_path / "ours").write_bytes(b"x" * 1_000_000)
         template.write(tmp_path / "ours", list(values.values()).__getitem__)
@@ -72,7 +72,7 @@ class TestTemplate:
         first, second = {"x": np.zeros((30, 40))}, {"x": RNG.random((40, 30)).T}
         write_plainly(tmp_path / "first", first)
         write_plainly(tmp_path / "second", second)
-        template = Template.learn(tmp_path / "first", described(first))
+        template = FileTemplate.learn(tmp_path / "first", described(first))
         assert template is not None
         template.write(tmp_path / "ours", lambda _: second["x"])
         assert (tmp_path / "ours").read_bytes() == (tmp_path / "second").read_bytes()
@@ -85,7 +85,7 @@ class TestTemplate:
         first, second = many(), many()
         write_plainly(tmp_path / "first", first)
         write_plainly(tmp_path / "second", second)
-        template = Template.learn(tmp_path / "first", described(first))
+        template = FileTemplate.learn(tmp_path / "first", described(first))
         assert template is not None
         template.write(tmp_path / "ours", list(second.values()).__getitem__)
         assert (tmp_path / "ours").read_bytes() == (tmp_path / "second").read_bytes()
@@ -97,23 +97,23 @@ class TestTemplate:
     def test_data_that_is_not_one_run_of_bytes_has_no_template(self, tmp_path: Path, options: dict[str, Any]) -> None:
         values = {"x": np.ones((7, 5))}
         write_plainly(tmp_path / "file", values, **options)
-        assert Template.learn(tmp_path / "file", described(values)) is None
+        assert FileTemplate.learn(tmp_path / "file", described(values)) is None
 
     @pytest.mark.parametrize("value", [np.array([b"abc"]), np.array(["abc"], dtype=object)])
     def test_strings_have_no_template(self, tmp_path: Path, value: np.ndarray) -> None:
         write_plainly(tmp_path / "file", {"x": value})
-        assert Template.learn(tmp_path / "file", described({"x": value})) is None
+        assert FileTemplate.learn(tmp_path / "file", described({"x": value})) is None
 
     def test_big_endian_numbers_have_no_template(self, tmp_path: Path) -> None:
         with h5py.File(tmp_path / "file", "w") as file:
             file.create_dataset("x", data=np.ones(3), dtype=">f8")
-        template = Template.learn(tmp_path / "file", [Dataset("x", (3,), "float64")])
+        template = FileTemplate.learn(tmp_path / "file", [Dataset("x", (3,), "float64")])
         assert template is None
 
     def test_data_of_another_size_is_refused(self, tmp_path: Path) -> None:
         values = {"x": np.ones(3), "y": np.ones(3)}
         write_plainly(tmp_path / "file", values)
-        template = Template.learn(tmp_path / "file", described(values))
+        template = FileTemplate.learn(tmp_path / "file", described(values))
         assert template is not None
         with pytest.raises(ValueError, match="does not fit"):
             template.write(tmp_path / "ours", lambda _: np.ones(2))
@@ -122,7 +122,7 @@ class TestTemplate:
         megabytes = 16
         values = {f"x{i}": np.zeros((megabytes << 20) // 8) for i in range(8)}
         write_plainly(tmp_path / "file", values)
-        template = Template.learn(tmp_path / "file", described(values))
+        template = FileTemplate.learn(tmp_path / "file", described(values))
         assert template is not None
         del values
         tracemalloc.start()

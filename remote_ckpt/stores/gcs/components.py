@@ -10,9 +10,9 @@ from functools import partial
 from remote_ckpt.errors import StoreError
 from remote_ckpt.location import HIDDEN
 from remote_ckpt.stores.base import Expect, ObjectInfo
-from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.gcs import objects
 from remote_ckpt.stores.gcs.session import GcsSession
+from remote_ckpt.stores.transfer.concurrency import ConcurrencyWindow, slide
 
 FOLDER = f"{HIDDEN}/components/"
 _WIDTH = 32
@@ -48,7 +48,7 @@ async def reduce(session: GcsSession, upload_id: str, parts: list[ObjectInfo]) -
             key = f"{folder_of(upload_id)}{level}-{number:05d}"
             joined[number] = await objects.compose(session, key, group, Expect.ANYTHING)  # noqa: B023 - awaited below
 
-        await slide((partial(join, number, group) for number, group in enumerate(groups)), Window(_WIDTH))
+        await slide((partial(join, number, group) for number, group in enumerate(groups)), ConcurrencyWindow(_WIDTH))
         parts = [joined[number] for number in range(len(groups))]
         level += 1
     return parts
@@ -79,4 +79,4 @@ async def remove(session: GcsSession, parts: Iterable[ObjectInfo]) -> None:
             # Only this generation: a process that resumes the upload may have written the component again.
             await objects.delete(session, part.key, part.version)
 
-    await slide((partial(one, part) for part in parts), Window(_WIDTH))
+    await slide((partial(one, part) for part in parts), ConcurrencyWindow(_WIDTH))

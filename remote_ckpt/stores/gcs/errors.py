@@ -20,7 +20,7 @@ from remote_ckpt.errors import (
     StoreError,
     TransientError,
 )
-from remote_ckpt.stores.engine.network_errors import (
+from remote_ckpt.stores.transfer.network_errors import (
     FOREIGN,
     describe,
     is_not_trusted,

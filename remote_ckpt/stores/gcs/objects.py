@@ -12,13 +12,13 @@ from typing import Any
 from remote_ckpt.errors import ObjectNotFoundError, TransientError
 from remote_ckpt.stores.base import Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
-from remote_ckpt.stores.engine.answers import time_for
-from remote_ckpt.stores.engine.body import Content, InMemory, PartBody
-from remote_ckpt.stores.engine.fetch import Sink, collect
-from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.gcs.session import GcsSession
 from remote_ckpt.stores.owners import metadata_of, owner_in
+from remote_ckpt.stores.transfer.answers import time_for
+from remote_ckpt.stores.transfer.download import Sink, collect
+from remote_ckpt.stores.transfer.part_plan import Range
+from remote_ckpt.stores.transfer.rate_limit import RateLimit
+from remote_ckpt.stores.transfer.request_body import Content, InMemory, PartBody
 
 MOST_SOURCES = 32  # https://cloud.google.com/storage/docs/composite-objects
 
@@ -64,7 +64,7 @@ def version_of(session: GcsSession, answer: Mapping[str, Any]) -> Version:
 
 
 def enclose(
-    session: GcsSession, key: str, content: Content, crc: str, pace: Pace, owner: str | None = None
+    session: GcsSession, key: str, content: Content, crc: str, pace: RateLimit, owner: str | None = None
 ) -> tuple[PartBody, str]:
     """Return the body of an insert request and the content type.
 
@@ -97,7 +97,7 @@ async def put(
         PreconditionFailedError: The object is not as `expect` requires.
         OutcomeUnknownError: The answer was lost; the object may have been written.
     """
-    body, kind = enclose(session, key, InMemory(data), encode(crc32c(data)), Pace(None), owner)
+    body, kind = enclose(session, key, InMemory(data), encode(crc32c(data)), RateLimit(None), owner)
     answer = await session.send(body, kind, "write", key, **condition(expect))
     return version_of(session, answer)
 
@@ -118,7 +118,7 @@ async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Versio
     """
     pieces: list[bytes] = []
     try:
-        reading = session.download("read", key, collect(pieces), pace=Pace(None), headers={}, limit=limit)
+        reading = session.download("read", key, collect(pieces), pace=RateLimit(None), headers={}, limit=limit)
         headers, _ = await asyncio.wait_for(reading, time_for(limit))
     except asyncio.TimeoutError as exc:  # a byte now and then satisfies the timeout of a single read, but not this one
         raise TransientError(f"Cannot read {session.name(key)}: the answer trickles, and was given up.") from exc
@@ -132,7 +132,7 @@ async def read(session: GcsSession, key: str, limit: int) -> tuple[bytes, Versio
     return data, version_of(session, headers)
 
 
-async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
+async def get_range(session: GcsSession, key: str, part: Range, version: Version, pace: RateLimit, sink: Sink) -> None:
     """Download a range of exactly this generation of an object into `sink`.
 
     Raises:

@@ -23,13 +23,13 @@ from yarl import URL
 
 from remote_ckpt.errors import BucketNotFoundError, InvalidRequestError, RemoteCkptError, TransientError
 from remote_ckpt.location import Location
-from remote_ckpt.stores import plain_http
-from remote_ckpt.stores.engine import bridge
-from remote_ckpt.stores.engine.answers import IDENTITY, Careful, told
-from remote_ckpt.stores.engine.body import PartBody
-from remote_ckpt.stores.engine.fetch import Sink, pour
-from remote_ckpt.stores.engine.pace import Pace
+from remote_ckpt.stores import insecure_endpoint
 from remote_ckpt.stores.gcs.errors import refused, unanswered
+from remote_ckpt.stores.transfer import event_loop
+from remote_ckpt.stores.transfer.answers import IDENTITY, Careful, told
+from remote_ckpt.stores.transfer.download import Sink, pour
+from remote_ckpt.stores.transfer.rate_limit import RateLimit
+from remote_ckpt.stores.transfer.request_body import PartBody
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class GcsSession:
         self._options = {**conf.get("gs", {}), **conf.get("gcs", {}), **storage_options}
         self._watched: aiohttp.ClientSession | None = None
         self._fs = self._open()
-        plain_http.warn_of(self.endpoint)
+        insecure_endpoint.warn_of(self.endpoint)
         self.bucket, key, _ = self._fs.split_path(self._fs._strip_protocol(location.root))
         self.prefix = f"{key.strip('/')}/" if key.strip("/") else ""
 
@@ -81,7 +81,7 @@ class GcsSession:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the event loop and wait for the result; call from any thread but the loop's own."""
-        return bridge.run(self.loop, work)
+        return event_loop.run(self.loop, work)
 
     def name(self, key: str) -> str:
         """Return a key's URL for messages."""
@@ -122,7 +122,7 @@ class GcsSession:
             return self._told(await answer.read(), key)
 
     async def download(
-        self, doing: str, key: str, sink: Sink, *, pace: Pace, headers: dict[str, str], limit: int, **query: Any
+        self, doing: str, key: str, sink: Sink, *, pace: RateLimit, headers: dict[str, str], limit: int, **query: Any
     ) -> tuple[Any, int]:
         """Give an object's bytes to `sink`; return the answer's headers and the number of bytes.
 
@@ -235,6 +235,6 @@ def _farewell(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -
         return
     closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
     # The garbage collector may run this in the loop's own thread, which would then wait for itself.
-    if not bridge.is_running(loop):
+    if not event_loop.is_running(loop):
         with suppress(TimeoutError, concurrent.futures.TimeoutError):
             closing.result(1.0)

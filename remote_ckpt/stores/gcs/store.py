@@ -12,8 +12,8 @@ from remote_ckpt.errors import ObjectNotFoundError
 from remote_ckpt.location import Location
 from remote_ckpt.stores import identity, probe_cache
 from remote_ckpt.stores.base import (
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -25,14 +25,14 @@ from remote_ckpt.stores.base import (
     TransferReport,
     Version,
 )
-from remote_ckpt.stores.engine.disk import Disk
-from remote_ckpt.stores.engine.fetch import Download, Sink
-from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.gcs import components, objects, probing
 from remote_ckpt.stores.gcs.session import GcsSession
-from remote_ckpt.stores.gcs.upload import GcsJob, upload
+from remote_ckpt.stores.gcs.upload import GcsUploadContext, upload
 from remote_ckpt.stores.sources import open_source
+from remote_ckpt.stores.transfer.download import Download, Sink
+from remote_ckpt.stores.transfer.file_io import FileIO
+from remote_ckpt.stores.transfer.part_plan import Range
+from remote_ckpt.stores.transfer.rate_limit import RateLimit
 
 
 class GcsStore(ObjectStore):
@@ -45,8 +45,8 @@ class GcsStore(ObjectStore):
         self.url = location.name
         self._session = GcsSession(location, storage_options or {})
         self._transfer = transfer or Transfer()
-        self._disk = Disk()
-        self._pace = Pace(self._transfer.max_bandwidth)
+        self._disk = FileIO()
+        self._pace = RateLimit(self._transfer.max_bandwidth)
 
     @property
     def server(self) -> str:
@@ -77,14 +77,14 @@ class GcsStore(ObjectStore):
         digests: Digests,
         journal: Journal,
         report: TransferReport,
-        base: Base | None = None,
+        base: DeltaBase | None = None,
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:
         """Insert, or send components in a sliding window and compose; only if no object has the key (generation 0)."""
         known = probe_cache.recall(self._place)
         with open_source(source) as fd:
-            job = GcsJob(
+            job = GcsUploadContext(
                 session=self._session,
                 url=self._session.name(key),
                 disk=self._disk,

@@ -19,13 +19,13 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.stores.base import MIB, Expect, MemoryJournal, ObjectInfo
 from remote_ckpt.stores.checksums import combine, encode
-from remote_ckpt.stores.engine.body import InFile
-from remote_ckpt.stores.engine.job import Job
-from remote_ckpt.stores.engine.plan import Plan, Range, evenly, plan_upload
-from remote_ckpt.stores.engine.window import Window, slide
 from remote_ckpt.stores.gcs import components, objects
 from remote_ckpt.stores.gcs.session import GcsSession
 from remote_ckpt.stores.sources import require_match
+from remote_ckpt.stores.transfer.concurrency import ConcurrencyWindow, slide
+from remote_ckpt.stores.transfer.part_plan import PartPlan, Range, evenly, plan_upload
+from remote_ckpt.stores.transfer.request_body import InFile
+from remote_ckpt.stores.transfer.upload_context import UploadContext
 
 _SINGLE = 8 * MIB
 _TRIFLE = MIB  # up to here sending it is quicker than having it copied
@@ -34,13 +34,13 @@ _GOODBYE = 30.0  # seconds
 
 
 @dataclass(kw_only=True)
-class GcsJob(Job):
+class GcsUploadContext(UploadContext):
     """The upload of a file to a key of GCS."""
 
     session: GcsSession
 
 
-async def upload(job: GcsJob) -> ObjectInfo:
+async def upload(job: GcsUploadContext) -> ObjectInfo:
     """Create the object from the file; see `ObjectStore.upload`."""
     single = job.digests.size <= _SINGLE
     present = None if single else await _look(job)
@@ -49,7 +49,7 @@ async def upload(job: GcsJob) -> ObjectInfo:
     return await _copy_base(job) or await (_insert(job) if single else _Composition(job).run())
 
 
-async def _insert(job: GcsJob) -> ObjectInfo:
+async def _insert(job: GcsUploadContext) -> ObjectInfo:
     whole = Range(1, 0, job.digests.size)
     crc = await job.crc32c(whole)
     require_match(job.source, job.digests, whole.size, crc)
@@ -61,14 +61,16 @@ async def _insert(job: GcsJob) -> ObjectInfo:
     return await _verified(job, info)
 
 
-async def _send(job: GcsJob, key: str, part: Range, crc: int, expect: Expect, owner: str | None = None) -> ObjectInfo:
+async def _send(
+    job: GcsUploadContext, key: str, part: Range, crc: int, expect: Expect, owner: str | None = None
+) -> ObjectInfo:
     content = InFile(job.fd, part, job.disk)
     body, kind = objects.enclose(job.session, key, content, encode(crc), job.pace, owner)
     request = job.session.send(body, kind, "create", key, **objects.condition(expect))
     return objects.as_object(job.session, await job.counted(request, body))
 
 
-async def _copy_base(job: GcsJob) -> ObjectInfo | None:
+async def _copy_base(job: GcsUploadContext) -> ObjectInfo | None:
     """Copy the base as a whole if its bytes are exactly those of the file; GCS copies no ranges.
 
     Return None if nothing was copied, or if the answer was lost: the file is then sent.
@@ -93,7 +95,7 @@ async def _copy_base(job: GcsJob) -> ObjectInfo | None:
 class _Composition:
     """An upload in components. The journal names their folder before the first component is sent."""
 
-    def __init__(self, job: GcsJob) -> None:
+    def __init__(self, job: GcsUploadContext) -> None:
         self._job = job
         self._session = job.session
         self._id = uuid.uuid4().hex
@@ -109,7 +111,7 @@ class _Composition:
         """
         job = self._job
         plan = await self._begin()
-        job.window = Window(plan.width, plan.widest)
+        job.window = ConcurrencyWindow(plan.width, plan.widest)
         try:
             await slide((partial(self._part, part) for part in plan.parts), job.window)
             require_match(job.source, job.digests, plan.size, self._crc32c(plan))
@@ -122,7 +124,7 @@ class _Composition:
         await self._clean()
         return info
 
-    async def _begin(self) -> Plan:
+    async def _begin(self) -> PartPlan:
         """Resume with the components in the journal, or choose a new folder and save the name in the journal."""
         job = self._job
         plan = plan_upload(job.digests.size, job.transfer, smallest=_SMALLEST)
@@ -160,7 +162,7 @@ class _Composition:
         job.window.succeeded(part.size)
         job.tell(part.size)
 
-    async def _compose(self, plan: Plan) -> ObjectInfo:
+    async def _compose(self, plan: PartPlan) -> ObjectInfo:
         job = self._job
         parts = [self._parts[part.number] for part in plan.parts]
         sources = await job.retry(lambda: components.reduce(self._session, self._id, parts))
@@ -172,7 +174,7 @@ class _Composition:
             return await _resolve(job, exc)
         return await _verified(job, info)
 
-    def _crc32c(self, plan: Plan) -> int:
+    def _crc32c(self, plan: PartPlan) -> int:
         total = 0
         for part in plan.parts:
             total = combine(total, self._crcs[part.number], part.size)
@@ -198,14 +200,14 @@ class _Composition:
         await self._job.disk.do(partial(self._job.journal.save, notes))
 
 
-async def _look(job: GcsJob) -> ObjectInfo | None:
+async def _look(job: GcsUploadContext) -> ObjectInfo | None:
     try:
         return await job.retry(lambda: objects.look(job.session, job.key))
     except (ObjectNotFoundError, AccessDeniedError):  # credentials that may only create objects may not look at them
         return None
 
 
-async def _resolve(job: GcsJob, refused: StoreError) -> ObjectInfo:
+async def _resolve(job: GcsUploadContext, refused: StoreError) -> ObjectInfo:
     """Return our object if the refusal came from an earlier request of ours: successful, but the answer was lost.
 
     Raises:
@@ -220,7 +222,7 @@ async def _resolve(job: GcsJob, refused: StoreError) -> ObjectInfo:
     return _accept(job, present, refused)
 
 
-def _accept(job: GcsJob, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
+def _accept(job: GcsUploadContext, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
     """Return `present` as our object if bytes and owner are ours; GCS stores the crc32c of every object.
 
     Raises:
@@ -235,7 +237,7 @@ def _accept(job: GcsJob, present: ObjectInfo, refused: StoreError | None = None)
     raise PreconditionFailedError(f"Cannot create {job.url}: other bytes have this name.") from refused
 
 
-async def _verified(job: GcsJob, info: ObjectInfo) -> ObjectInfo:
+async def _verified(job: GcsUploadContext, info: ObjectInfo) -> ObjectInfo:
     """Compare the finished object with the digests of the file, and return the object.
 
     Raises:

@@ -9,11 +9,11 @@ from typing import Any
 
 from remote_ckpt.errors import InvalidRequestError
 from remote_ckpt.stores.base import MIB, ObjectInfo
-from remote_ckpt.stores.engine.answers import FieldMissingError
-from remote_ckpt.stores.engine.plan import Range, evenly
-from remote_ckpt.stores.engine.window import Window, slide
-from remote_ckpt.stores.s3 import objects, uploads
+from remote_ckpt.stores.s3 import multipart_requests, objects
 from remote_ckpt.stores.s3.session import S3Session
+from remote_ckpt.stores.transfer.answers import FieldMissingError
+from remote_ckpt.stores.transfer.concurrency import ConcurrencyWindow, slide
+from remote_ckpt.stores.transfer.part_plan import Range, evenly
 
 _AT_ONCE = 256 * MIB  # S3 copies up to 5 GiB in one request, slowly, and sends nothing until the end
 _PART = 128 * MIB
@@ -39,7 +39,7 @@ async def copy(
 
 async def _in_parts(session: S3Session, target: str, parts: Sequence[Range], origin: dict[str, Any]) -> bool:
     """Copy range by range; return False if the server does not support range copies. Abort after any failure."""
-    upload_id = await uploads.begin(session, target)
+    upload_id = await multipart_requests.begin(session, target)
     etags: dict[int, str] = {}
 
     async def one(part: Range) -> None:
@@ -48,12 +48,12 @@ async def _in_parts(session: S3Session, target: str, parts: Sequence[Range], ori
         etags[part.number] = str(answer["CopyPartResult"]["ETag"])
 
     try:
-        await slide((partial(one, part) for part in parts), Window(_WIDTH))
+        await slide((partial(one, part) for part in parts), ConcurrencyWindow(_WIDTH))
         ordered = [etags[part.number] for part in parts]
-        await uploads.complete(session, target, upload_id, ordered, crc=None, create_only=False)
+        await multipart_requests.complete(session, target, upload_id, ordered, crc=None, create_only=False)
     except BaseException as exc:
         # Shielded: a second cancellation must not stop the abort, or the parts would stay and cost money.
-        await asyncio.shield(uploads.abort(session, target, upload_id))
+        await asyncio.shield(multipart_requests.abort(session, target, upload_id))
         if isinstance(exc, (InvalidRequestError, FieldMissingError)):  # some servers do not support range copies
             return False
         raise

@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from remote_ckpt.errors import StoreError
-from remote_ckpt.stores.base import BLOCK, MIB, Base, Digests, Transfer, Version
-from remote_ckpt.stores.engine.plan import MOST_PARTS, Plan, Range, evenly, in_a_row, widths
+from remote_ckpt.stores.base import BLOCK, MIB, DeltaBase, Digests, Transfer, Version
 from remote_ckpt.stores.s3 import objects
 from remote_ckpt.stores.s3.session import S3Session
+from remote_ckpt.stores.transfer.part_plan import MOST_PARTS, PartPlan, Range, evenly, in_a_row, widths
 
 SMALLEST = 5 * MIB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 COPIES = 8  # under way at once, beside what is sent
@@ -55,7 +55,7 @@ class Source:
         return {**whole, "CopySourceRange": f"bytes={part.start}-{part.end - 1}"}
 
 
-async def find_source(session: S3Session, base: Base | None, digests: Digests) -> Source | None:
+async def find_source(session: S3Session, base: DeltaBase | None, digests: Digests) -> Source | None:
     """Return the base as a source of copies; None if no block of the base can be used. Raise no `StoreError`."""
     if base is None:
         return None
@@ -80,7 +80,7 @@ def _unchanged(old: Digests, new: Digests) -> frozenset[int]:
     return frozenset(number for number, pair in enumerate(pairs) if pair[0] == pair[1])
 
 
-def plan_delta(size: int, source: Source, transfer: Transfer, *, uneven: bool) -> Plan:
+def plan_delta(size: int, source: Source, transfer: Transfer, *, uneven: bool) -> PartPlan:
     """Cut an upload into a few large copies of unchanged bytes, and many small parts of changed bytes.
 
     Args:
@@ -92,9 +92,9 @@ def plan_delta(size: int, source: Source, transfer: Transfer, *, uneven: bool) -
     """
     width, widest = widths(transfer)
     if uneven:
-        return Plan(in_a_row(_lengths(size, source, transfer)), width, widest)
+        return PartPlan(in_a_row(_lengths(size, source, transfer)), width, widest)
     block = BLOCK * -(-size // (BLOCK * MOST_PARTS))
-    return Plan(evenly(size, block), width, widest)
+    return PartPlan(evenly(size, block), width, widest)
 
 
 def _lengths(size: int, source: Source, transfer: Transfer) -> Iterator[int]:

@@ -19,7 +19,7 @@ from remote_ckpt.errors import (
     StoreFullError,
     TransientError,
 )
-from remote_ckpt.stores.engine.network_errors import (
+from remote_ckpt.stores.transfer.network_errors import (
     FOREIGN,
     describe,
     is_not_trusted,

@@ -19,14 +19,14 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.stores.base import MemoryJournal, ObjectInfo
 from remote_ckpt.stores.checksums import combine
-from remote_ckpt.stores.engine.body import PartBody
-from remote_ckpt.stores.engine.plan import Plan, Range, plan_upload, with_lengths
-from remote_ckpt.stores.engine.window import Window, slide
-from remote_ckpt.stores.s3 import presence, uploads
+from remote_ckpt.stores.s3 import multipart_requests, presence
 from remote_ckpt.stores.s3.delta import COPIES, SMALLEST, Source, plan_delta
 from remote_ckpt.stores.s3.errors import code_of, is_damage
-from remote_ckpt.stores.s3.job import S3Job
+from remote_ckpt.stores.s3.upload_context import S3UploadContext
 from remote_ckpt.stores.sources import require_match
+from remote_ckpt.stores.transfer.concurrency import ConcurrencyWindow, slide
+from remote_ckpt.stores.transfer.part_plan import PartPlan, Range, plan_upload, with_lengths
+from remote_ckpt.stores.transfer.request_body import PartBody
 
 _GOODBYE = 20.0  # seconds
 
@@ -38,7 +38,7 @@ class CopiedInVainError(Exception):
 class Multipart:
     """A multipart upload. The journal has the id before the first part is sent: a later process can resume."""
 
-    def __init__(self, job: S3Job, source: Source | None) -> None:
+    def __init__(self, job: S3UploadContext, source: Source | None) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
@@ -82,7 +82,7 @@ class Multipart:
             raise
         return present or await self._verified()
 
-    async def _begin(self) -> Plan:
+    async def _begin(self) -> PartPlan:
         """Resume the upload in the journal, or begin an upload and save the id in the journal."""
         job, size = self._job, self._job.digests.size
         if self._source is None:
@@ -100,7 +100,7 @@ class Multipart:
             parts = with_lengths(notes.get("parts"), size, smallest=SMALLEST)
             if parts is not None and await self._resume(notes):
                 return replace(plan, parts=parts)
-        self._id = await job.retry(lambda: uploads.begin(self._session, job.key, owner=job.owner))
+        self._id = await job.retry(lambda: multipart_requests.begin(self._session, job.key, owner=job.owner))
         # Before the first part: a process killed later leaves nothing that its successor does not find.
         await self._note({**identity, "upload_id": self._id, "parts": plan.lengths})
         return plan
@@ -111,19 +111,23 @@ class Multipart:
         if not isinstance(upload_id, str):
             return False
         try:
-            self._listed = await self._job.retry(lambda: uploads.parts_of(self._session, self._job.key, upload_id))
+            self._listed = await self._job.retry(
+                lambda: multipart_requests.parts_of(self._session, self._job.key, upload_id)
+            )
         except (ObjectNotFoundError, InvalidRequestError):  # aborted by a sweep, or completed; or it cannot list parts
             return False
         self._id = upload_id
         return True
 
-    async def _bring(self, plan: Plan) -> None:
+    async def _bring(self, plan: PartPlan) -> None:
         """Send the changed parts, and at the same time have the service copy the unchanged parts."""
-        window = self._job.window = Window(plan.width, plan.widest)
+        window = self._job.window = ConcurrencyWindow(plan.width, plan.widest)
         held = self._source.holds if self._source is not None else lambda _: False
         sent = [partial(self._part, part) for part in plan.parts if not held(part)]
         copied = [partial(self._part, part) for part in plan.parts if held(part)]
-        await slide([partial(slide, sent, window), partial(slide, copied, Window(COPIES))], Window(2))
+        await slide(
+            [partial(slide, sent, window), partial(slide, copied, ConcurrencyWindow(COPIES))], ConcurrencyWindow(2)
+        )
 
     async def _part(self, part: Range) -> None:
         """Make a part present in the upload: found there from an earlier attempt, copied in the store, or sent."""
@@ -173,14 +177,14 @@ class Multipart:
         self._proven = self._proven and agreed is True
         return str(answer["ETag"])
 
-    async def _complete(self, plan: Plan) -> ObjectInfo | None:
+    async def _complete(self, plan: PartPlan) -> ObjectInfo | None:
         """Make the object of its parts; return the object if an earlier request had already made the object."""
         job = self._job
         etags = [self._etags[part.number] for part in plan.parts]
 
         async def once() -> None:
             try:
-                await uploads.complete(
+                await multipart_requests.complete(
                     self._session, job.key, self._id, etags, crc=job.digests.crc32c, create_only=True
                 )
             except (InvalidRequestError, TransientError) as exc:
@@ -216,7 +220,7 @@ class Multipart:
         if isinstance(error, (InvalidRequestError, presence.DamagedError)) or is_damage(error):
             raise CopiedInVainError(str(error)) from error
 
-    def _crc32c(self, plan: Plan) -> int:
+    def _crc32c(self, plan: PartPlan) -> int:
         total = 0
         for part in plan.parts:
             total = combine(total, self._crcs[part.number], part.size)
@@ -231,7 +235,7 @@ class Multipart:
     async def _give_up(self) -> None:
         """Abort the upload, so that nobody pays for its parts, and empty the journal."""
         with suppress(asyncio.TimeoutError):  # a sweep will abort the upload later
-            await asyncio.wait_for(uploads.abort(self._session, self._job.key, self._id), _GOODBYE)
+            await asyncio.wait_for(multipart_requests.abort(self._session, self._job.key, self._id), _GOODBYE)
         await self._note({})
 
     async def _note(self, notes: dict[str, Any]) -> None:

@@ -18,14 +18,14 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.stores.base import MIB, Expect, ObjectInfo, Version
 from remote_ckpt.stores.checksums import crc32c, encode
-from remote_ckpt.stores.engine.answers import time_for
-from remote_ckpt.stores.engine.body import InMemory, PartBody
-from remote_ckpt.stores.engine.fetch import Sink, collect, pour
-from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.owners import owner_in
 from remote_ckpt.stores.s3.errors import translate
 from remote_ckpt.stores.s3.session import S3Session
+from remote_ckpt.stores.transfer.answers import time_for
+from remote_ckpt.stores.transfer.download import Sink, collect, pour
+from remote_ckpt.stores.transfer.part_plan import Range
+from remote_ckpt.stores.transfer.rate_limit import RateLimit
+from remote_ckpt.stores.transfer.request_body import InMemory, PartBody
 
 _CHUNK = MIB
 _BLOCK = 8 * MIB
@@ -65,7 +65,7 @@ async def send(
 async def _send_with_md5(
     session: S3Session, method: str, doing: str, key: str, data: bytes | PartBody, **arguments: Any
 ) -> dict[str, Any]:
-    body = data if isinstance(data, PartBody) else PartBody(InMemory(data), Pace(None))
+    body = data if isinstance(data, PartBody) else PartBody(InMemory(data), RateLimit(None))
     md5 = base64.b64encode(await asyncio.to_thread(body.md5)).decode()
     return await session.call(method, doing, key, Body=data, ContentMD5=md5, **arguments)
 
@@ -88,7 +88,7 @@ async def whole_crc32c(session: S3Session, info: ObjectInfo) -> str:
     for start in range(0, info.size, _BLOCK):
         part = Range(0, start, min(start + _BLOCK, info.size))
         pieces: list[bytes] = []
-        await get_range(session, info.key, part, info.version, Pace(None), collect(pieces))
+        await get_range(session, info.key, part, info.version, RateLimit(None), collect(pieces))
         crc = crc32c(b"".join(pieces), crc)
     return encode(crc)
 
@@ -151,7 +151,7 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
             raise InvalidRequestError(
                 f"Cannot read {session.name(key)}: it has {size} bytes, and at most {limit} are read at once."
             )
-        read = _drain(session, "read", key, answer, size, Pace(None), collect(pieces))
+        read = _drain(session, "read", key, answer, size, RateLimit(None), collect(pieces))
         await asyncio.wait_for(read, time_for(size))
     except asyncio.TimeoutError as exc:  # a byte now and then satisfies the timeout of a single read, but not this one
         raise translate(exc, "get_object", "read", session.name(key)) from exc
@@ -163,7 +163,7 @@ async def read(session: S3Session, key: str, limit: int) -> tuple[bytes, Version
     return data, version
 
 
-async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: Pace, sink: Sink) -> None:
+async def get_range(session: S3Session, key: str, part: Range, version: Version, pace: RateLimit, sink: Sink) -> None:
     """Download a range of exactly this version of an object into `sink`.
 
     Raises:
@@ -176,7 +176,7 @@ async def get_range(session: S3Session, key: str, part: Range, version: Version,
 
 
 async def _drain(
-    session: S3Session, doing: str, key: str, answer: dict[str, Any], size: int, pace: Pace, sink: Sink
+    session: S3Session, doing: str, key: str, answer: dict[str, Any], size: int, pace: RateLimit, sink: Sink
 ) -> None:
     body = answer["Body"]
     try:

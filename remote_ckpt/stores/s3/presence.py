@@ -15,14 +15,14 @@ from remote_ckpt.errors import (
 )
 from remote_ckpt.stores.base import ObjectInfo
 from remote_ckpt.stores.s3 import objects
-from remote_ckpt.stores.s3.job import S3Job
+from remote_ckpt.stores.s3.upload_context import S3UploadContext
 
 
 class DamagedError(TransientError):
     """A finished object differed from the file; deleted, unless another writer had replaced the object by then."""
 
 
-async def look(job: S3Job) -> ObjectInfo | None:
+async def look(job: S3UploadContext) -> ObjectInfo | None:
     """Return the object under the key; None if there is none, or if the credentials may not look."""
     try:
         return await job.retry(lambda: objects.head(job.session, job.key))
@@ -32,7 +32,7 @@ async def look(job: S3Job) -> ObjectInfo | None:
         return None
 
 
-async def resolve(job: S3Job, refused: StoreError) -> ObjectInfo:
+async def resolve(job: S3UploadContext, refused: StoreError) -> ObjectInfo:
     """Return our object if the refusal came from an earlier request of ours: successful, but the answer was lost.
 
     Raises:
@@ -46,7 +46,7 @@ async def resolve(job: S3Job, refused: StoreError) -> ObjectInfo:
     return await accept(job, present, refused)
 
 
-async def accept(job: S3Job, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
+async def accept(job: S3UploadContext, present: ObjectInfo, refused: StoreError | None = None) -> ObjectInfo:
     """Return `present` as our object if the bytes are ours, and the owner too where the service keeps owners.
 
     Raises:
@@ -61,7 +61,7 @@ async def accept(job: S3Job, present: ObjectInfo, refused: StoreError | None = N
     raise PreconditionFailedError(f"Cannot create {job.url}: other bytes have this name.") from refused
 
 
-async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
+async def verify(job: S3UploadContext, *, proven: bool) -> ObjectInfo:
     """Return the finished object, after comparing it with the digests of the file.
 
     Args:
@@ -89,7 +89,7 @@ async def verify(job: S3Job, *, proven: bool) -> ObjectInfo:
     raise DamagedError(f"{job.url} arrived damaged and was deleted.")
 
 
-async def _delete(job: S3Job, info: ObjectInfo) -> None:
+async def _delete(job: S3UploadContext, info: ObjectInfo) -> None:
     """Delete the damaged object, unless another writer has replaced the object."""
     with suppress(PreconditionFailedError):  # another writer's object has the key by now
         try:
@@ -98,7 +98,7 @@ async def _delete(job: S3Job, info: ObjectInfo) -> None:
             await job.retry(lambda: objects.delete(job.session, job.key))
 
 
-async def _crc32c(job: S3Job, info: ObjectInfo) -> str:
+async def _crc32c(job: S3UploadContext, info: ObjectInfo) -> str:
     told = info.crc32c
     if told == job.digests.crc32c or (told is not None and job.session.whole_crc32c):
         return told

@@ -13,12 +13,12 @@ from remote_ckpt.location import HIDDEN
 from remote_ckpt.stores import probing
 from remote_ckpt.stores.base import Capabilities, Expect, Version
 from remote_ckpt.stores.checksums import crc32c, encode
-from remote_ckpt.stores.engine.fetch import collect
-from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range
-from remote_ckpt.stores.s3 import objects, uploads
+from remote_ckpt.stores.s3 import multipart_requests, objects
 from remote_ckpt.stores.s3.errors import code_of
 from remote_ckpt.stores.s3.session import S3Session
+from remote_ckpt.stores.transfer.download import collect
+from remote_ckpt.stores.transfer.part_plan import Range
+from remote_ckpt.stores.transfer.rate_limit import RateLimit
 
 Put = Callable[[str, bytes, "Version | Expect"], Version]
 
@@ -69,28 +69,28 @@ async def _keeps_owner(session: S3Session, key: str) -> bool:
 
 async def _refuses_parts(session: S3Session, key: str) -> bool:
     """Complete an upload to an existing key on condition of absence; return whether the server refused."""
-    upload_id = await uploads.begin(session, key)
+    upload_id = await multipart_requests.begin(session, key)
     try:
         answer = await objects.send(
             session, "upload_part", "probe", key, _DATA, _crc(), UploadId=upload_id, PartNumber=1
         )
-        await uploads.complete(session, key, upload_id, [str(answer["ETag"])], crc=_crc(), create_only=True)
+        await multipart_requests.complete(session, key, upload_id, [str(answer["ETag"])], crc=_crc(), create_only=True)
     except PreconditionFailedError:
-        await uploads.abort(session, key, upload_id)
+        await multipart_requests.abort(session, key, upload_id)
         return True
     except InvalidRequestError:  # this server does not support the header at all
-        await uploads.abort(session, key, upload_id)
+        await multipart_requests.abort(session, key, upload_id)
         return False
     except BaseException:
         # Shielded: a second cancellation must not stop the abort, or the part would stay and cost money.
-        await asyncio.shield(uploads.abort(session, key, upload_id))
+        await asyncio.shield(multipart_requests.abort(session, key, upload_id))
         raise
     return False
 
 
 async def _copies_range(session: S3Session, source: str, target: str) -> bool:
     """Copy four bytes from the middle of an object; return whether the server supports range copies."""
-    upload_id = await uploads.begin(session, target)
+    upload_id = await multipart_requests.begin(session, target)
     origin = {"Bucket": session.bucket, "Key": session.prefix + source}
     try:
         answer = await session.call(
@@ -103,14 +103,14 @@ async def _copies_range(session: S3Session, source: str, target: str) -> bool:
             CopySourceRange="bytes=3-6",
         )
         etag = str(answer["CopyPartResult"]["ETag"])
-        await uploads.complete(session, target, upload_id, [etag], crc=None, create_only=False)
+        await multipart_requests.complete(session, target, upload_id, [etag], crc=None, create_only=False)
         return await _content(session, target) == _DATA[3:7]
     except (InvalidRequestError, ObjectNotFoundError, KeyError) as exc:
-        await uploads.abort(session, target, upload_id)
+        await multipart_requests.abort(session, target, upload_id)
         # AWS copies ranges of objects above 5 MiB only; uploads compare each copied part, and send it if it is wrong.
         return code_of(exc) == "InvalidRequest"
     except BaseException:
-        await asyncio.shield(uploads.abort(session, target, upload_id))
+        await asyncio.shield(multipart_requests.abort(session, target, upload_id))
         raise
 
 
@@ -118,7 +118,7 @@ async def _content(session: S3Session, key: str) -> bytes:
     """Return an object's bytes; ignore the server's checksum, because moto reports a wrong checksum after parts."""
     info = await objects.head(session, key)
     pieces: list[bytes] = []
-    await objects.get_range(session, key, Range(1, 0, info.size), info.version, Pace(None), collect(pieces))
+    await objects.get_range(session, key, Range(1, 0, info.size), info.version, RateLimit(None), collect(pieces))
     return b"".join(pieces)
 
 

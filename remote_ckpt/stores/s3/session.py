@@ -13,11 +13,11 @@ import s3fs
 
 from remote_ckpt.errors import InvalidRequestError, ObjectNotFoundError, RemoteCkptError
 from remote_ckpt.location import Location
-from remote_ckpt.stores import identity, plain_http
-from remote_ckpt.stores.engine import bridge
-from remote_ckpt.stores.engine.answers import Careful, told
+from remote_ckpt.stores import identity, insecure_endpoint
 from remote_ckpt.stores.owners import metadata_of
 from remote_ckpt.stores.s3.errors import translate
+from remote_ckpt.stores.transfer import event_loop
+from remote_ckpt.stores.transfer.answers import Careful, told
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class S3Session:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the event loop and wait for the result; call from any thread but the loop's own."""
-        return bridge.run(self.loop, work)
+        return event_loop.run(self.loop, work)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -127,7 +127,7 @@ class S3Session:
             http = client._endpoint.http_session
             _expect_nothing(client)
             _be_careful(http)
-            plain_http.warn_of(client.meta.endpoint_url, verified=getattr(http, "_verify", True) is not False)
+            insecure_endpoint.warn_of(client.meta.endpoint_url, verified=getattr(http, "_verify", True) is not False)
             self._prepared = client
         return client
 

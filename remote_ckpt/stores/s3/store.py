@@ -13,8 +13,8 @@ from remote_ckpt.errors import AccessDeniedError, InvalidRequestError, ObjectNot
 from remote_ckpt.location import Location
 from remote_ckpt.stores import probe_cache
 from remote_ckpt.stores.base import (
-    Base,
     Capabilities,
+    DeltaBase,
     Digests,
     Expect,
     Journal,
@@ -27,15 +27,15 @@ from remote_ckpt.stores.base import (
     Version,
 )
 from remote_ckpt.stores.checksums import crc32c, encode
-from remote_ckpt.stores.engine.disk import Disk
-from remote_ckpt.stores.engine.fetch import Download, Sink
-from remote_ckpt.stores.engine.pace import Pace
-from remote_ckpt.stores.engine.plan import Range
-from remote_ckpt.stores.s3 import copying, objects, probing, upload, uploads
-from remote_ckpt.stores.s3.job import S3Job
+from remote_ckpt.stores.emulated_cas import compared, lock_of
+from remote_ckpt.stores.s3 import copying, multipart_requests, objects, probing, upload
 from remote_ckpt.stores.s3.session import S3Session
-from remote_ckpt.stores.soft import compared, lock_of
+from remote_ckpt.stores.s3.upload_context import S3UploadContext
 from remote_ckpt.stores.sources import open_source
+from remote_ckpt.stores.transfer.download import Download, Sink
+from remote_ckpt.stores.transfer.file_io import FileIO
+from remote_ckpt.stores.transfer.part_plan import Range
+from remote_ckpt.stores.transfer.rate_limit import RateLimit
 
 
 class S3Store(ObjectStore):
@@ -52,8 +52,8 @@ class S3Store(ObjectStore):
         self.url = location.name
         self._session = S3Session(location, storage_options or {})
         self._transfer = transfer or Transfer()
-        self._disk = Disk()
-        self._pace = Pace(self._transfer.max_bandwidth)
+        self._disk = FileIO()
+        self._pace = RateLimit(self._transfer.max_bandwidth)
 
     @property
     def server(self) -> str:
@@ -93,7 +93,7 @@ class S3Store(ObjectStore):
         digests: Digests,
         journal: Journal,
         report: TransferReport,
-        base: Base | None = None,
+        base: DeltaBase | None = None,
         progress: Progress | None = None,
         owner: str | None = None,
     ) -> ObjectInfo:
@@ -105,7 +105,7 @@ class S3Store(ObjectStore):
         # one look and upload after the other. Other processes are not held back by it.
         alone = nullcontext() if known is None or known.create_only_upload else lock_of(self._place)
         with alone, open_source(source) as fd:
-            job = S3Job(
+            job = S3UploadContext(
                 session=self._session,
                 url=self._session.name(key),
                 disk=self._disk,
@@ -175,7 +175,7 @@ class S3Store(ObjectStore):
     ) -> list[str]:
         """Abort unfinished uploads under this run's prefix; S3 lists each with the key of the future object."""
         oldest = datetime.now(timezone.utc) - older_than
-        return self._session.run(uploads.sweep(self._session, oldest, ours or _any, dry_run=dry_run))
+        return self._session.run(multipart_requests.sweep(self._session, oldest, ours or _any, dry_run=dry_run))
 
     def reconnect(self) -> None:
         """Make a new session."""

@@ -6,12 +6,12 @@ import logging
 
 from remote_ckpt.errors import PreconditionFailedError
 from remote_ckpt.stores.base import MIB, ObjectInfo
-from remote_ckpt.stores.engine.plan import Range
 from remote_ckpt.stores.s3 import presence
 from remote_ckpt.stores.s3.delta import find_source
-from remote_ckpt.stores.s3.job import S3Job
 from remote_ckpt.stores.s3.multipart import CopiedInVainError, Multipart
+from remote_ckpt.stores.s3.upload_context import S3UploadContext
 from remote_ckpt.stores.sources import require_match
+from remote_ckpt.stores.transfer.part_plan import Range
 
 log = logging.getLogger("remote_ckpt")
 
@@ -19,7 +19,7 @@ _SINGLE = 8 * MIB  # up to here one request is quicker
 _TRIFLE = MIB  # up to here sending it is quicker than having it copied
 
 
-async def upload(job: S3Job, *, look_first: bool) -> ObjectInfo:
+async def upload(job: S3UploadContext, *, look_first: bool) -> ObjectInfo:
     """Create the object from the file; see `ObjectStore.upload`.
 
     Args:
@@ -35,12 +35,12 @@ async def upload(job: S3Job, *, look_first: bool) -> ObjectInfo:
     return await (_put(job) if single else _in_parts(job))
 
 
-def _is_known(job: S3Job) -> bool:
+def _is_known(job: S3UploadContext) -> bool:
     base = job.base
     return base is not None and (base.digests.size, base.digests.sha256) == (job.digests.size, job.digests.sha256)
 
 
-async def _in_parts(job: S3Job) -> ObjectInfo:
+async def _in_parts(job: S3UploadContext) -> ObjectInfo:
     """Copy unchanged parts from the base and send the rest; if the copies are refused or wrong, send everything."""
     source = await find_source(job.session, job.base, job.digests)
     try:
@@ -50,7 +50,7 @@ async def _in_parts(job: S3Job) -> ObjectInfo:
         return await Multipart(job, None).run()
 
 
-async def _put(job: S3Job) -> ObjectInfo:
+async def _put(job: S3UploadContext) -> ObjectInfo:
     whole = Range(1, 0, job.digests.size)
     crc = await job.crc32c(whole)
     require_match(job.source, job.digests, whole.size, crc)

@@ -1,5 +1,0 @@
-"""Commits: the compare-and-swap loop to make a checkpoint visible, and the segments to keep the manifest small."""
-
-from remote_ckpt.commit.loop import Commit, Committer
-
-__all__ = ["Commit", "Committer"]
