@@ -188,7 +188,8 @@ class Writer:
         lock is held: any process may recover the checkpoints in the spool, and `open` may be called again.
 
         Args:
-            unread: Do not read the manifest. If the spool cannot be read either, log a warning and open all the same.
+            unread: Do not read the manifest. If the spool cannot be read either, log a warning and open all the same,
+                whatever the error.
 
         Raises:
             ManifestError: The manifest cannot be read, or the run has no room for another series.
@@ -207,9 +208,15 @@ class Writer:
             self._pipeline.adopt([self._yardstick.rejudged(entry, self._terms) for entry in left])
         except BaseException as exc:  # Ctrl-C too: locks kept here would hide the checkpoints from a next `open`
             self._spool.close()
-            if not unread or not isinstance(exc, OSError | RemoteCkptError):
+            if not unread or not isinstance(exc, Exception):
                 raise
-            log.warning("%s cannot be looked through for what earlier processes left: %s", self._spool.folder, exc)
+            known = isinstance(exc, OSError | RemoteCkptError)
+            log.warning(
+                "%s cannot be looked through for what earlier processes left: %s",
+                self._spool.folder,
+                exc,
+                exc_info=None if known else exc,
+            )
         else:
             if left:
                 self._drain.register()
