@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tcp_proxy import RESET, tcp_proxy
 from waiting import HANG
 
 from remote_ckpt.errors import ObjectNotFoundError
@@ -118,13 +119,17 @@ def test_an_interpreter_that_ends_early_drains_first(place, how, code):
 def test_an_exit_without_a_bucket_says_what_is_left_and_how_to_recover(place, own_spool):
     """The server is unreachable from the start; the exit code is the user's own."""
     url, server = place
-    dead = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "REMOTE_CKPT_EXIT_TIMEOUT": "10"}
-    process = start(server, "train_and_end", url, "sys.exit", **dead)
-    _, err = process.communicate(timeout=HANG)
-    assert process.returncode == 3
-    assert "remote-ckpt recover" in err
-    run = Run(url, **options(server))
-    assert len(run.recover()) == 2
+    with tcp_proxy(server.endpoint) as proxy:
+        proxy.trouble = lambda _: RESET
+        dead = {"AWS_ENDPOINT_URL": proxy.endpoint, "REMOTE_CKPT_EXIT_TIMEOUT": "10"}
+        process = start(server, "train_and_end", url, "sys.exit", **dead)
+        _, err = process.communicate(timeout=HANG)
+        assert process.returncode == 3
+        assert "remote-ckpt recover" in err
+        proxy.mend()
+        run = Run(url, storage_options={**server.storage_options, "endpoint_url": proxy.endpoint})
+        assert len(run.recover()) == 2
+        run.store.close()
 
 
 @pytest.mark.parametrize("place", ["seaweedfs"], indirect=True)
